@@ -1,0 +1,108 @@
+"""The command `minibert` (also `python -m minibert`): one function for each of its words."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from minibert.errors import UserError
+
+WEIGHTS_HELP = (
+    "a directory, a name in weights/, or a checkpoint on the Hugging Face hub, as bert-base-chinese"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0, or 2 for a user's mistake."""
+    args = _parser().parse_args(argv)
+    # These commands say themselves what matters; the report on every loading is for programs.
+    logging.getLogger("minibert").setLevel(logging.ERROR)
+    return guard(lambda: args.run(args))
+
+
+def guard(run: Callable[[], int]) -> int:
+    """Runs a command, and turns what its user can mend into one line instead of a traceback."""
+    try:
+        return run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # as in `minibert … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minibert", description="A minimal BERT: look at it, check it, ask it."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    fill = commands.add_parser(
+        "fill-mask",
+        help="guess the words behind [MASK]",
+        description="Prints the likeliest entries of the vocabulary for every [MASK] in a text.",
+        epilog='example: minibert fill-mask "中国的首都是[MASK]京。" --weights bert-base-chinese',
+    )
+    fill.add_argument("text", help="a text with at least one [MASK]; - reads it from stdin")
+    fill.add_argument("--weights", required=True, help=f"{WEIGHTS_HELP}; with a masked-LM head")
+    fill.add_argument("--top", type=_positive, default=5, metavar="N", help="how many (default: 5)")
+    fill.add_argument("--json", action="store_true", help="print JSON, for programs")
+    fill.set_defaults(run=_fill_mask)
+
+    parity = commands.add_parser(
+        "parity",
+        help="compare a checkpoint's numbers with those of transformers, layer by layer",
+        description=(
+            "Runs a checkpoint in minibert and in transformers on the same padded batch and prints "
+            "the largest absolute difference of every hidden state, every attention, the pooled "
+            "output and each head's logits, from transformers' eager attention. Exits with 1 if "
+            "one is above 1e-5 and above what transformers' own sdpa differs by. Needs the extra "
+            "`reference`."
+        ),
+    )
+    parity.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
+    parity.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parity.set_defaults(run=_parity)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _fill_mask(args: argparse.Namespace) -> int:
+    from minibert.fill_mask import fill_mask  # torch takes a second to import: --help need not wait
+
+    text = sys.stdin.read().strip() if args.text == "-" else args.text
+    places = fill_mask(args.weights, text, args.top)
+    if args.json:
+        rows = [[candidate._asdict() for candidate in place] for place in places]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return 0
+    for number, place in enumerate(places, 1):
+        if len(places) > 1:
+            print(f"[MASK] {number}:")
+        for candidate in place:
+            print(f"{candidate.probability:.4f}  {candidate.token}")
+    return 0
+
+
+def _parity(args: argparse.Namespace) -> int:
+    from minibert import parity
+
+    rows = parity.compare(args.weights)
+    if args.json:
+        print(json.dumps([row._asdict() | {"bound": row.bound} for row in rows], indent=2))
+    else:
+        print(parity.table(rows))
+    return 0 if all(row.holds for row in rows) else 1

@@ -1,0 +1,141 @@
+"""Files: read with an explanation of what is wrong with them, written so that none is half there.
+
+Only two kinds occur, JSON and safetensors. Both are plain data: reading one runs nothing. A pickle
+(`pytorch_model.bin`) is a program that runs when it is read, so no such file is ever opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minibert.errors import UserError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError: no such file, no JSON, or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}")
+    return value
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, in one file or in shards, under the names they have there.
+
+    They are mapped from the disk, not copied: what is never used is never read.
+
+    Raises:
+        UserError: there are none, or a file is missing, cut off, corrupt, or not what its index
+            says.
+    """
+    if (directory / SINGLE).is_file():
+        return _read_file(directory / SINGLE)
+    if not (directory / INDEX).is_file():
+        raise UserError(_why_no_tensors(directory))
+    shards = _read_index(directory)
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(shards.values())):
+        if Path(file).name != file or not (directory / file).is_file():
+            raise UserError(f"{directory / INDEX} names {file!r}, which is not in {directory}")
+        shard = _read_file(directory / file)
+        if twice := sorted(tensors.keys() & shard.keys()):
+            raise UserError(f"{directory} holds {twice[0]} in two of the files of its {INDEX}")
+        tensors |= shard
+    lost = sorted(set(shards) - set(tensors))
+    if lost:
+        raise UserError(f"{directory / INDEX} promises {lost[0]}, which is in none of its files")
+    return tensors
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether every file that `read_tensors` would read is there; raises UserError as it does."""
+    if (directory / SINGLE).is_file():
+        return True
+    if not (directory / INDEX).is_file():
+        return False
+    return all((directory / file).is_file() for file in _read_index(directory).values())
+
+
+def _read_index(directory: Path) -> dict[str, str]:
+    """Which file each tensor is in, for a checkpoint in shards."""
+    shards = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(f, str) for f in shards.values()):
+        raise UserError(f"{directory / INDEX} has no weight_map from tensor names to files")
+    return shards
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no intact safetensors file ({error}); it may be cut off or damaged, "
+            "so fetch it again"
+        ) from None
+
+
+def _why_no_tensors(directory: Path) -> str:
+    pickled = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
+    if not pickled:
+        return f"{directory} holds neither {SINGLE} nor {INDEX}, so it has no weights to read"
+    return (
+        f"{directory} holds its weights only as {pickled[0]}, a pickle, which can run any program "
+        "when it is read and so is never opened here; convert it once where you trust it: "
+        "python -c \"from transformers import AutoModelForPreTraining as M; d='DIRECTORY'; "
+        'M.from_pretrained(d).save_pretrained(d)", or take a copy that has model.safetensors'
+    )
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file whole or not at all. Raises UserError where it cannot."""
+    # transformers wants to be told that the tensors are PyTorch's ("pt").
+    write_whole(path, lambda part: save_file(dict(tensors), part, metadata={"format": "pt"}))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all. Raises UserError where it cannot."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls `write` on a temporary name, syncs it to the disk, then renames it to `path`.
+
+    A reader sees the old file or the new one. If writing fails, the old one stays as it was.
+
+    Raises:
+        UserError: the disk is full, the folder may not be written to, and the like.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name itself must survive a power cut
+        finally:
+            os.close(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} could not be written: {error}; what was there is kept") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,59 @@
+"""What every test file may ask for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import parity_cases
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and checkpoints beside the checkout (MINIBERT_SHARED moves it)."""
+    folder = Path(os.environ.get("MINIBERT_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"needs real data and checkpoints in {folder}, which is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_weights() -> Path:
+    """The real all-MiniLM-L6-v2."""
+    folder = REPOSITORY / "weights" / "all-MiniLM-L6-v2"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"needs {folder}: run `python weights/fetch_minilm.py`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chinese(tmp_path_factory: pytest.TempPathFactory) -> parity_cases.Case:
+    """The full size of bert-base-chinese with weights from numpy."""
+    return parity_cases.chinese(tmp_path_factory.mktemp("chinese"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> parity_cases.Case:
+    return parity_cases.small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory, minilm_weights: Path) -> parity_cases.Case:
+    return parity_cases.minilm(tmp_path_factory.mktemp("minilm"), minilm_weights)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> parity_cases.Case:
+    """The case that a test names: parametrize("case", ["chinese", …], indirect=True)."""
+    found: parity_cases.Case = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def quiet() -> None:
+    """Loading one checkpoint into every class reports much that is no news here."""
+    logging.getLogger("minibert").setLevel(logging.ERROR)

@@ -1,0 +1,83 @@
+"""Our numbers are those of transformers as it runs here (extra `reference`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import measure
+import parity_cases as cases
+import pytest
+import torch
+from parity_cases import CLASSIFICATION, QA, Case, load_transformers
+from test_parity import assert_all_hold
+
+from minibert import parity
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+pytestmark = [pytest.mark.reference, pytest.mark.usefixtures("quiet")]
+
+
+@pytest.mark.parametrize("case", ["chinese", "small", "minilm"], indirect=True)
+def test_every_hidden_state_attention_and_logit_is_that_of_transformers(case: Case) -> None:
+    eager = cases.forward(case, load_transformers("eager"), attentions=True)
+    sdpa = cases.forward(case, load_transformers("sdpa"))
+    peers = {name: parity.max_difference(eager[name], sdpa[name]) for name in sdpa}
+    assert_all_hold(measure.forward(case, eager, peers))
+
+
+@pytest.mark.parametrize("head", [QA, CLASSIFICATION])
+@pytest.mark.parametrize(
+    ("case", "attention"),
+    # At full size random weights leave gradients that are rounding noise (numpy_checkpoint.SMALL),
+    # so there only the path that rounds as ours does can be compared.
+    [
+        ("small", "eager"),
+        ("small", "sdpa"),
+        ("minilm", "eager"),
+        ("minilm", "sdpa"),
+        ("chinese", "sdpa"),
+    ],
+    indirect=["case"],
+)
+def test_every_gradient_is_that_of_transformers(case: Case, attention: str, head: str) -> None:
+    reference = cases.gradients(case, load_transformers(attention), head)
+    assert_all_hold(measure.gradients(case, head, reference))
+
+
+@pytest.mark.parametrize("head", [QA, CLASSIFICATION])
+@pytest.mark.parametrize("case", ["small", "minilm"], indirect=True)
+def test_twenty_steps_of_training_lose_what_transformers_loses(case: Case, head: str) -> None:
+    reference = cases.training_losses(case, load_transformers("eager"), head)
+    assert_all_hold([measure.losses(case, head, reference)])
+
+
+def test_the_command_compares_a_checkpoint_layer_by_layer(
+    minilm_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from minibert.cli import main
+
+    assert main(["parity", str(minilm_weights)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 7 + 6 + 1  # heading; embeddings and 6 layers; 6 attentions; pooled
+    assert not any("TOO LARGE" in line for line in lines)
+
+
+def test_the_command_exits_with_1_and_marks_the_first_faulty_layer(
+    small: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minibert.model import BertModel
+
+    original = BertModel.from_pretrained
+
+    def faulty(*args: object, **kwargs: object) -> BertModel:
+        model = original(*args, **kwargs)
+        with torch.no_grad():
+            model.layers[2].attention.output.bias[0] += 0.01
+        return model
+
+    monkeypatch.setattr(BertModel, "from_pretrained", faulty)
+    rows = parity.compare(small.directory, small.batch)
+    assert next(row.what for row in rows if not row.holds) == "layer 3"
+    assert "TOO LARGE" in parity.table(rows)
