@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from minibert.errors import UserError
 
@@ -26,10 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guard(run: Callable[[], int]) -> int:
     """Runs a command, and turns what its user can mend into one line instead of a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):  # ASCII or cp1252 has no Chinese: show its numbers
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -83,7 +88,9 @@ def _positive(text: str) -> int:
 def _fill_mask(args: argparse.Namespace) -> int:
     from minibert.fill_mask import fill_mask  # torch takes a second to import: --help need not wait
 
-    text = sys.stdin.read().strip() if args.text == "-" else args.text
+    text = args.text
+    if text == "-":
+        text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape").strip()
     places = fill_mask(args.weights, text, args.top)
     if args.json:
         rows = [[candidate._asdict() for candidate in place] for place in places]

@@ -99,7 +99,7 @@ class BertConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             self._require(name, float, lambda p: 0 <= p < 1, "a number from 0 up to, not with, 1")
         for name in ("initializer_range", "layer_norm_eps"):
-            self._require(name, float, lambda x: x > 0, "a number above 0")
+            self._require(name, float, lambda x: 0 < x < float("inf"), "a number above 0")
         if self.classifier_dropout is not None:
             self._require("classifier_dropout", float, lambda p: 0 <= p < 1, "from 0 up to 1")
         if self.pad_token_id is not None:
@@ -163,7 +163,8 @@ class BertConfig:
         return {**unread, "model_type": "bert", **values}
 
 
-WRITTEN = ("model_type", "label2id", "num_labels")  # to_dict makes these anew, or needs them not
+# Not kept as they were read: they are made anew when a model is saved, or follow from the others.
+WRITTEN = ("model_type", "architectures", "dtype", "torch_dtype", "label2id", "num_labels")
 
 
 def _labels(values: Mapping[str, Any]) -> dict[int, str]:

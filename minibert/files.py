@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, nested too deep
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}")
@@ -45,7 +46,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
             says.
     """
     if (directory / SINGLE).is_file():
-        return _read_file(directory / SINGLE)
+        return read_tensor_file(directory / SINGLE)
     if not (directory / INDEX).is_file():
         raise UserError(_why_no_tensors(directory))
     shards = _read_index(directory)
@@ -53,7 +54,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     for file in sorted(set(shards.values())):
         if Path(file).name != file or not (directory / file).is_file():
             raise UserError(f"{directory / INDEX} names {file!r}, which is not in {directory}")
-        shard = _read_file(directory / file)
+        shard = read_tensor_file(directory / file)
         if twice := sorted(tensors.keys() & shard.keys()):
             raise UserError(f"{directory} holds {twice[0]} in two of the files of its {INDEX}")
         tensors |= shard
@@ -80,7 +81,8 @@ def _read_index(directory: Path) -> dict[str, str]:
     return shards
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def read_tensor_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file. Raises UserError: it is cut off or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -94,7 +96,10 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def _why_no_tensors(directory: Path) -> str:
     pickled = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
     if not pickled:
-        return f"{directory} holds neither {SINGLE} nor {INDEX}, so it has no weights to read"
+        return (
+            f"{directory} holds neither {SINGLE} nor {INDEX}, so it has no weights to read "
+            "(a pickle, *.bin or *.pt, is never fetched nor opened)"
+        )
     return (
         f"{directory} holds its weights only as {pickled[0]}, a pickle, which can run any program "
         "when it is read and so is never opened here; convert it once where you trust it: "
@@ -103,39 +108,68 @@ def _why_no_tensors(directory: Path) -> str:
     )
 
 
+Write = Callable[[Path], Any]  # writes one file, at the path that it is given
+
+
+def as_tensors(tensors: Mapping[str, Tensor]) -> Write:
+    # transformers wants to be told that the tensors are PyTorch's ("pt").
+    return lambda path: save_file(dict(tensors), path, metadata={"format": "pt"})
+
+
+def as_text(text: str) -> Write:
+    return lambda path: path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def as_json(value: Any) -> Write:
+    return as_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file whole or not at all. Raises UserError where it cannot."""
-    # transformers wants to be told that the tensors are PyTorch's ("pt").
-    write_whole(path, lambda part: save_file(dict(tensors), part, metadata={"format": "pt"}))
+    write_whole({path: as_tensors(tensors)})
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all. Raises UserError where it cannot."""
-    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_whole({path: as_json(value)})
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` on a temporary name, syncs it to the disk, then renames it to `path`.
+def write_whole(writes: Mapping[Path, Write]) -> None:
+    """Writes files that belong together, each whole, all or none.
 
-    A reader sees the old file or the new one. If writing fails, the old one stays as it was.
+    They are written under temporary names and synced to the disk; once all are there, they are
+    renamed. A reader sees old files or new ones. If writing fails, the old ones stay as they were.
 
     Raises:
         UserError: the disk is full, the folder may not be written to, and the like.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writes}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name itself must survive a power cut
-        finally:
-            os.close(folder)
+        for path, write in writes.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].touch()
+            rights = parts[path].stat().st_mode
+            write(parts[path])
+            parts[path].chmod(rights)  # as any new file's; safetensors lets only its owner read
+            with parts[path].open("rb+") as file:
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            part.replace(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} could not be written: {error}; what was there is kept") from None
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            with suppress(OSError):  # it was renamed, or never came to be
+                part.unlink()
+    for folder in {path.parent for path in writes}:
+        sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """New names must survive a power cut too. Not every system can (Windows opens no folder)."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

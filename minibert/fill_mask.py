@@ -33,8 +33,13 @@ def fill_mask(weights: str | Path, text: str, top: int = 5) -> list[list[Candida
         For each [MASK], from left to right, its candidates, the likeliest first.
 
     Raises:
-        UserError: no [MASK], too many tokens, or a checkpoint without masked-LM head.
+        UserError: no [MASK], too many tokens, a text that is no Unicode, or a checkpoint without
+            masked-LM head.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("the text is not valid UTF-8") from None
     directory = hub.find(weights)
     tokenizer = load_tokenizer(directory)
     ids = tokenizer.encode(text).ids
@@ -49,10 +54,11 @@ def fill_mask(weights: str | Path, text: str, top: int = 5) -> list[list[Candida
     if len(ids) > config.max_position_embeddings:
         limit = config.max_position_embeddings
         raise UserError(f"the text has {len(ids)} tokens; {weights} takes {limit}: shorten it")
-    if tokenizer.get_vocab_size() > config.vocab_size:
+    entries = max(tokenizer.get_vocab().values()) + 1
+    if entries > config.vocab_size:
         raise UserError(
-            f"the tokenizer of {weights} has {tokenizer.get_vocab_size()} entries, its model "
-            f"{config.vocab_size}: they do not belong together"
+            f"the tokenizer of {weights} has {entries} entries, its model {config.vocab_size}: "
+            "they do not belong together"
         )
     with torch.inference_mode():
         logits = model(torch.tensor([ids]))  # (1, T) -> (1, T, V)

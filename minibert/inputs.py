@@ -5,6 +5,7 @@ Shapes: B texts, T tokens of the longest text.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from minibert.config import BertConfig
@@ -16,8 +17,8 @@ def check_inputs(
     """Says what is wrong with a batch, where a kernel would crash or, on a GPU, end the process.
 
     Raises:
-        ValueError: shapes that do not fit, more tokens than positions, ids out of range, a mask
-            that is not of ones and zeros.
+        ValueError: shapes that do not fit, more tokens than positions, ids out of range or no whole
+            numbers, a mask that is not of ones and zeros.
     """
     if input_ids.dim() != 2 or input_ids.numel() == 0:
         raise ValueError(f"input_ids must be (batch, tokens), not {tuple(input_ids.shape)}")
@@ -31,6 +32,8 @@ def check_inputs(
         ("input_ids", input_ids, config.vocab_size),
         ("token_type_ids", token_type_ids, config.type_vocab_size),
     ):
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"{name} is {ids.dtype}; ids are torch.int64")
         low, high = ids.min().item(), ids.max().item()
         if low < 0 or high >= size:
             raise ValueError(f"{name} has {low if low < 0 else high}, not within 0 to {size - 1}")

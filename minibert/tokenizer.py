@@ -8,6 +8,7 @@ each word is then cut into the longest pieces that the vocabulary has (Wordpiece
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,58 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from minibert.errors import UserError
-from minibert.files import read_json, write_json, write_whole
+from minibert.files import as_json, as_text, read_json, write_whole
 
 SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+# The settings in tokenizer_config.json, and what BertNormalizer calls them.
+SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",  # None: exactly when lower-casing
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
     """The tokenizer of a checkpoint, neither cutting nor padding.
 
-    From `tokenizer.json` if there is one, else from `vocab.txt` with the settings of
-    `tokenizer_config.json` (do_lower_case, tokenize_chinese_chars, strip_accents), which default
-    to those of transformers' BertTokenizer: lower case, unless the file says otherwise.
+    From `tokenizer.json` if there is one, else from `vocab.txt`. What `tokenizer_config.json` sets
+    (do_lower_case, tokenize_chinese_chars, strip_accents) goes before what tokenizer.json says, as
+    in transformers; what neither sets is as in its BertTokenizer: lower case.
 
     Raises:
         UserError: neither file is there, one cannot be read, or a special token is missing.
     """
     directory = Path(directory)
+    settings = _read_settings(directory / "tokenizer_config.json")
+    kind = str(settings.get("tokenizer_class") or "BertTokenizer")
+    # transformers knows such classes under several names: DistilBertTokenizer, BertTokenizerFast …
+    is_berts = kind.removesuffix("Fast").endswith("BertTokenizer")
     if (directory / "tokenizer.json").is_file():
         tokenizer = _from_json(directory / "tokenizer.json")
-    elif (directory / "vocab.txt").is_file():
-        tokenizer = _from_vocabulary(directory)
-    else:
+    elif not (directory / "vocab.txt").is_file():
         raise UserError(f"{directory} holds neither tokenizer.json nor vocab.txt")
+    elif is_berts:
+        tokenizer = _from_vocabulary(directory / "vocab.txt")
+    else:
+        raise UserError(
+            f"{directory / 'tokenizer_config.json'} asks for a {kind}, which minibert does not "
+            "implement; it splits words as BertTokenizer does"
+        )
     missing = [token for token in SPECIAL.values() if tokenizer.token_to_id(token) is None]
     if missing:
         raise UserError(f"the vocabulary in {directory} has no {missing[0]}, so it is no BERT's")
+    if is_berts:  # any other kind's tokenizer.json is complete in itself
+        _set_up(tokenizer, settings)
     return tokenizer
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    settings = read_json(path) if path.is_file() else {}
+    for name in SETTINGS.keys() & settings.keys():
+        value = settings[name]
+        if not isinstance(value, bool) and not (name == "strip_accents" and value is None):
+            raise UserError(f"{path}: {name} is {json.dumps(value)}; it must be true or false")
+    return settings
 
 
 def _from_json(path: Path) -> Tokenizer:
@@ -58,33 +85,8 @@ def _from_json(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _from_vocabulary(directory: Path) -> Tokenizer:
-    path = directory / "tokenizer_config.json"
-    settings: dict[str, Any] = read_json(path) if path.is_file() else {}
-    ids = _read_vocabulary(directory / "vocab.txt")
-    tokenizer = Tokenizer(WordPiece(ids, unk_token=SPECIAL["unk"], max_input_chars_per_word=100))
-    tokenizer.normalizer = BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),  # None: exactly when lower-casing
-        lowercase=settings.get("do_lower_case", True),
-    )
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.decoder = WordPieceDecoder(prefix="##")
-    known = [token for token in SPECIAL.values() if token in ids]
-    tokenizer.add_special_tokens(known)  # so that "[MASK]" in a text is the token, not 3 pieces
-    cls, sep = SPECIAL["cls"], SPECIAL["sep"]
-    if cls in ids and sep in ids:
-        tokenizer.post_processor = TemplateProcessing(
-            single=f"{cls}:0 $A:0 {sep}:0",
-            pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-            special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
-        )
-    return tokenizer
-
-
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    """One entry a line; the line's number, from 0, is its id."""
+def _from_vocabulary(path: Path) -> Tokenizer:
+    """A vocab.txt has one entry a line; the line's number, from 0, is its id."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -92,22 +94,52 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     if lines[-1] == "":
         lines.pop()
     # A later line of the same text wins, as in BertTokenizer; the ids of the others stand.
-    return {line.rstrip("\r"): i for i, line in enumerate(lines)}
+    ids = {line: i for i, line in enumerate(lines)}
+    tokenizer = Tokenizer(WordPiece(ids, unk_token=SPECIAL["unk"], max_input_chars_per_word=100))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.decoder = WordPieceDecoder(prefix="##")
+    return tokenizer
+
+
+def _set_up(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
+    """What BertTokenizer adds to a vocabulary: settings, special tokens, [CLS] and [SEP]."""
+    normalizer = tokenizer.normalizer
+    if isinstance(normalizer, BertNormalizer):
+        for name in SETTINGS.keys() & settings.keys():
+            setattr(normalizer, SETTINGS[name], settings[name])
+        tokenizer.normalizer = normalizer
+    # So that "[MASK]" in a text is the token, not 3 pieces.
+    tokenizer.add_special_tokens(list(SPECIAL.values()))
+    cls, sep = SPECIAL["cls"], SPECIAL["sep"]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
+    )
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
-    """Writes tokenizer.json, tokenizer_config.json and vocab.txt, as transformers reads them."""
+    """Writes tokenizer.json, tokenizer_config.json and vocab.txt, as transformers reads them.
+
+    Raises:
+        UserError: the files cannot be written; what was there before is kept.
+    """
     directory = Path(directory)
-    write_whole(directory / "tokenizer.json", lambda part: tokenizer.save(str(part)))
-    entries = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    text = "".join(f"{token}\n" for token, _ in entries)
-    write_whole(directory / "vocab.txt", lambda part: part.write_text(text, encoding="utf-8"))
+    settings: dict[str, Any] = {f"{name}_token": token for name, token in SPECIAL.items()}
     normalizer = tokenizer.normalizer
-    settings = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": getattr(normalizer, "lowercase", False),
-        "strip_accents": getattr(normalizer, "strip_accents", None),
-        "tokenize_chinese_chars": getattr(normalizer, "handle_chinese_chars", True),
-        **{f"{name}_token": token for name, token in SPECIAL.items()},
-    }
-    write_json(directory / "tokenizer_config.json", settings)
+    if isinstance(normalizer, BertNormalizer):
+        settings["tokenizer_class"] = "BertTokenizer"
+        settings |= {name: getattr(normalizer, attr) for name, attr in SETTINGS.items()}
+    else:  # this class of transformers takes tokenizer.json as it is
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    tokens = {i: token for token, i in tokenizer.get_vocab().items()}
+    # A line's number is the id, so an id that no entry has needs a line too.
+    lines = [tokens.get(i, f"[no entry {i}]") for i in range(max(tokens) + 1)]
+    write_whole(
+        {
+            directory / "tokenizer.json": as_text(tokenizer.to_str(pretty=True)),
+            directory / "tokenizer_config.json": as_json(settings),
+            directory / "vocab.txt": as_text("".join(f"{line}\n" for line in lines)),
+        }
+    )

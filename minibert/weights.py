@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minibert import files, hub
 from minibert.config import BertConfig
@@ -48,8 +49,13 @@ NAMES = {
     "qa_outputs": "qa_outputs",
     "classifier": "classifier",
 }
+# The masked-LM decoder in a checkpoint. Its bias has two names there, of which the first is usual.
+DECODER = "cls.predictions.decoder.weight"
+BIAS, DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 # Parts that a checkpoint may lack, because it was not trained with them.
 HEADS = ("pooler.", "cls.", "qa_outputs.", "classifier.")
+# How parameters may be stored. Anything narrower needs scales that belong to it, which we ignore.
+STORED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Tensors of old checkpoints that hold no parameter.
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 COUNTER = "it only counts the positions"
@@ -107,6 +113,20 @@ class LoadReport:
             shown = ", ".join(group[:3]) + (f" and {len(group) - 3} more" if group[3:] else "")
             line += f"; not used, because {reason}: {shown}"
         return line
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Within it, modules that torch makes do not draw their own weights: ours will replace them.
+
+    On the meta device they would only seem to, but torch imports its compiler for that (seconds).
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return None
+        return func(*args, **(kwargs or {}))
 
 
 class PreTrainedModel(nn.Module):
@@ -170,7 +190,7 @@ class PreTrainedModel(nn.Module):
         directory = hub.find(name)
         config = BertConfig.from_pretrained(directory, **overrides)
         options: dict[str, Any] = {} if add_pooler is None else {"add_pooler": add_pooler}
-        with torch.device("meta"):  # shapes without memory: nothing is drawn only to be replaced
+        with torch.device("meta"), NothingDrawn():  # shapes without memory
             model = cls(config, **options)
         model.load_report = load(model, directory, dtype)
         log.log(
@@ -187,16 +207,22 @@ class PreTrainedModel(nn.Module):
             UserError: the files cannot be written; what was there before is kept.
         """
         directory = Path(directory)
-        tensors = self.state_dict()
-        if self.config.tie_word_embeddings:
-            tensors.pop("mlm.decoder.weight", None)
         named = {
             ("bert." if name.startswith("bert.") else "") + checkpoint_name(name): tensor.cpu()
-            for name, tensor in tensors.items()
+            for name, tensor in self.state_dict().items()
         }
-        files.write_tensors(directory / files.SINGLE, named)
-        settings = self.config.to_dict() | {"architectures": [type(self).__name__]}
-        files.write_json(directory / "config.json", settings)
+        if self.config.tie_word_embeddings:
+            named.pop(DECODER, None)
+        elif DECODER in named:  # transformers then computes with the bias under its other name
+            named[DECODER_BIAS] = named[BIAS].clone()
+        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        settings = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
+        files.write_whole(
+            {
+                directory / files.SINGLE: files.as_tensors(named),
+                directory / "config.json": files.as_json(settings),
+            }
+        )
 
 
 def load(model: PreTrainedModel, directory: Path, dtype: torch.dtype) -> LoadReport:
@@ -217,10 +243,13 @@ def load(model: PreTrainedModel, directory: Path, dtype: torch.dtype) -> LoadRep
     tensors, newly_initialized = {}, []
     for ours, parameter in model.state_dict().items():
         name = checkpoint_name(ours)
+        if name == BIAS and DECODER_BIAS in plain:
+            name = DECODER_BIAS
         if name in plain:
             found = plain.pop(name)
             _check(found, parameter, directory, theirs.get(name, name))
-            tensors[ours] = found.to(dtype)
+            # A copy: what is mapped from the file would change with it, or crash if it is cut off.
+            tensors[ours] = found.to(dtype, copy=True)
         elif name.startswith(HEADS):
             tensors[ours] = torch.empty(parameter.shape, dtype=dtype, device="cpu")
             model.initialize_parameter(ours, tensors[ours])
@@ -242,17 +271,24 @@ def _settle_decoder(model: PreTrainedModel, plain: dict[str, Tensor]) -> None:
 
     Source: transformers 5, modeling_utils.py, tie_weights. The decoder shares the word embeddings
     unless config.json says otherwise or the checkpoint holds two that differ; of the two names
-    that the bias has, decoder.bias is the one computed with.
+    that the bias has, decoder.bias is the one computed with. (Where config.json unties them and
+    only the other is there, transformers 5 starts from zeros, transformers 4 took it, as here.)
     """
-    embeddings, decoder = "embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
-    if "cls.predictions.decoder.bias" in plain:
-        plain["cls.predictions.bias"] = plain.pop("cls.predictions.decoder.bias")
-    if not model.config.tie_word_embeddings or not {embeddings, decoder} & set(plain):
+    bias = plain.get(DECODER_BIAS)
+    if bias is not None and (BIAS not in plain or _equal(plain[BIAS], bias)):
+        plain[BIAS] = plain.pop(DECODER_BIAS)
+    embeddings = "embeddings.word_embeddings.weight"
+    if not model.config.tie_word_embeddings or not {embeddings, DECODER} & set(plain):
         return
-    plain.setdefault(decoder, plain.get(embeddings, torch.empty(0)))
-    plain.setdefault(embeddings, plain[decoder])
-    if not torch.equal(plain[embeddings], plain[decoder]):
+    plain.setdefault(DECODER, plain.get(embeddings, torch.empty(0)))
+    plain.setdefault(embeddings, plain[DECODER])
+    if not _equal(plain[embeddings], plain[DECODER]):
         model.config = replace(model.config, tie_word_embeddings=False)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, though perhaps in two precisions."""
+    return torch.equal(a.float(), b.float())
 
 
 def _check(found: Tensor, parameter: Tensor, directory: Path, name: str) -> None:
@@ -261,7 +297,7 @@ def _check(found: Tensor, parameter: Tensor, directory: Path, name: str) -> None
             f"{name} in {directory} has shape {tuple(found.shape)}, where its config.json asks "
             f"for {tuple(parameter.shape)}"
         )
-    if not found.is_floating_point():
+    if found.dtype not in STORED:
         kind = str(found.dtype).removeprefix("torch.")
         raise UserError(
             f"{name} in {directory} is stored as {kind}; quantised weights are not read"
@@ -271,6 +307,8 @@ def _check(found: Tensor, parameter: Tensor, directory: Path, name: str) -> None
 def _why_unused(name: str, model: PreTrainedModel) -> str:
     if name in BUFFERS:
         return COUNTER
+    if name == BIAS and hasattr(model, "mlm"):
+        return f"{DECODER_BIAS} is there too, another one, and goes before it"
     if name.startswith(HEADS):
         return f"{type(model).__name__} has no such head"
     if name.startswith("encoder.layer."):
