@@ -1,6 +1,6 @@
 """The settings of a BERT, as they stand in a checkpoint's `config.json`.
 
-Read this first: the ten numbers here are all that makes one BERT differ from another. `model.py`
+Read this first: the few settings here are all that makes one BERT differ from another. `model.py`
 builds what they describe.
 """
 
@@ -83,8 +83,10 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
-    id2label: Mapping[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
-    unread: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    id2label: Mapping[int, str] = field(
+        default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"}, hash=False
+    )
+    unread: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def num_labels(self) -> int:
@@ -101,7 +103,12 @@ class BertConfig:
         for name in ("initializer_range", "layer_norm_eps"):
             self._require(name, float, lambda x: 0 < x < float("inf"), "a number above 0")
         if self.classifier_dropout is not None:
-            self._require("classifier_dropout", float, lambda p: 0 <= p < 1, "from 0 up to 1")
+            self._require(
+                "classifier_dropout",
+                float,
+                lambda p: 0 <= p < 1,
+                "a number from 0 up to, not with, 1",
+            )
         if self.pad_token_id is not None:
             in_vocabulary = f"an id from 0 to {self.vocab_size - 1}, or null"
             self._require("pad_token_id", int, lambda i: 0 <= i < self.vocab_size, in_vocabulary)
@@ -112,6 +119,8 @@ class BertConfig:
         self._require("hidden_size", int, lambda n: n % self.num_attention_heads == 0, heads)
         if sorted(self.id2label) != list(range(self.num_labels)) or not self.id2label:
             raise UserError(f"id2label must name the classes 0, 1, 2 …, not {dict(self.id2label)}")
+        if len(set(self.id2label.values())) < self.num_labels:
+            raise UserError(f"id2label gives two classes one name: {dict(self.id2label)}")
 
     def _require(self, name: str, kind: type, holds: Any, wanted: str) -> None:
         value = getattr(self, name)
@@ -126,15 +135,23 @@ class BertConfig:
     def from_pretrained(cls, directory: str | Path, **overrides: Any) -> BertConfig:
         """The settings in `directory/config.json`; overrides replace single fields.
 
+        `num_labels=N` may be given for an id2label of N names without meaning.
+
         Raises:
             UserError: there is no such file, it holds no JSON, or it describes another model.
+            TypeError: an override that is no field.
         """
         path = Path(directory) / "config.json"
         values = read_json(path)
         try:
-            return replace(cls.from_dict(values), **overrides)
+            config = cls.from_dict(values)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        if "num_labels" in overrides:
+            overrides["id2label"] = _labels({"num_labels": overrides.pop("num_labels")})
+        if unknown := overrides.keys() - cls.__dataclass_fields__.keys():
+            raise TypeError(f"BertConfig has no field {min(unknown)!r} to override")
+        return replace(config, **overrides)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
@@ -175,11 +192,14 @@ def _labels(values: Mapping[str, Any]) -> dict[int, str]:
             raise UserError(f"num_labels is {json.dumps(count)}; it must be a number above 0")
         return {i: f"LABEL_{i}" for i in range(count)}
     try:
-        return {int(i): str(label) for i, label in sorted(values["id2label"].items(), key=_number)}
+        labels = {int(i): str(x) for i, x in sorted(values["id2label"].items(), key=_number)}
     except (AttributeError, ValueError):
         raise UserError(
-            f"id2label is {json.dumps(values['id2label'])}, no object of names"
+            f"id2label is {json.dumps(values['id2label'])}; it must be an object of names by number"
         ) from None
+    if values.get("num_labels", len(labels)) != len(labels):
+        raise UserError(f"num_labels is {values['num_labels']}, but id2label has {len(labels)}")
+    return labels
 
 
 def _number(item: tuple[str, Any]) -> int:

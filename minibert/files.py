@@ -52,7 +52,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     shards = _read_index(directory)
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(shards.values())):
-        if Path(file).name != file or not (directory / file).is_file():
+        if not os.path.isfile(directory / file):
             raise UserError(f"{directory / INDEX} names {file!r}, which is not in {directory}")
         shard = read_tensor_file(directory / file)
         if twice := sorted(tensors.keys() & shard.keys()):
@@ -70,7 +70,7 @@ def has_weights(directory: Path) -> bool:
         return True
     if not (directory / INDEX).is_file():
         return False
-    return all((directory / file).is_file() for file in _read_index(directory).values())
+    return all(os.path.isfile(directory / file) for file in _read_index(directory).values())
 
 
 def _read_index(directory: Path) -> dict[str, str]:
@@ -78,6 +78,9 @@ def _read_index(directory: Path) -> dict[str, str]:
     shards = read_json(directory / INDEX).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(f, str) for f in shards.values()):
         raise UserError(f"{directory / INDEX} has no weight_map from tensor names to files")
+    for file in shards.values():  # a path could lead out of the directory
+        if Path(file).name != file or "\0" in file:
+            raise UserError(f"{directory / INDEX} names {file!r}, which is not in {directory}")
     return shards
 
 
@@ -88,23 +91,29 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is no intact safetensors file ({error}); it may be cut off or damaged, "
+            f"{path} is not an intact safetensors file ({error}); it may be cut off or damaged, "
             "so fetch it again"
         ) from None
 
 
 def _why_no_tensors(directory: Path) -> str:
-    pickled = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
+    pickled = sorted(path.name for path in directory.glob("pytorch_model*.bin"))
     if not pickled:
         return (
             f"{directory} holds neither {SINGLE} nor {INDEX}, so it has no weights to read "
             "(a pickle, *.bin or *.pt, is never fetched nor opened)"
         )
+    config = directory / "config.json"
+    named = read_json(config).get("architectures") if config.is_file() else None
+    # With another class than the checkpoint's own, transformers would drop its heads or draw new
+    # ones. Google's first releases name none; they were saved with the heads of pre-training.
+    model = named[0] if isinstance(named, list) and named else "BertForPreTraining"
     return (
         f"{directory} holds its weights only as {pickled[0]}, a pickle, which can run any program "
         "when it is read and so is never opened here; convert it once where you trust it: "
-        "python -c \"from transformers import AutoModelForPreTraining as M; d='DIRECTORY'; "
-        'M.from_pretrained(d).save_pretrained(d)", or take a copy that has model.safetensors'
+        f'python -c "from transformers import {model} as M; '
+        f"M.from_pretrained('{directory}').save_pretrained('{directory}')\", "
+        "or take a copy that has model.safetensors"
     )
 
 
@@ -135,15 +144,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(writes: Mapping[Path, Write]) -> None:
-    """Writes files that belong together, each whole, all or none.
+    """Writes files that belong together, each of them whole.
 
-    They are written under temporary names and synced to the disk; once all are there, they are
-    renamed. A reader sees old files or new ones. If writing fails, the old ones stay as they were.
+    All are written under temporary names and synced to the disk before the first is renamed, so
+    a full disk changes nothing. A reader sees every file either as it was or as it will be.
 
     Raises:
         UserError: the disk is full, the folder may not be written to, and the like.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writes}
+    kept = "what was there is kept"
     try:
         for path, write in writes.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,8 +165,9 @@ def write_whole(writes: Mapping[Path, Write]) -> None:
                 os.fsync(file.fileno())
         for path, part in parts.items():
             part.replace(path)
+            kept = "the files before it are the new ones already"
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} could not be written: {error}; what was there is kept") from None
+        raise UserError(f"{path} could not be written: {error}; {kept}") from None
     finally:
         for part in parts.values():
             with suppress(OSError):  # it was renamed, or never came to be

@@ -10,7 +10,7 @@ import torch
 from minibert import hub
 from minibert.errors import UserError
 from minibert.model import BertForMaskedLM
-from minibert.tokenizer import load_tokenizer
+from minibert.tokenizer import check_vocabulary, load_tokenizer
 
 
 class Candidate(NamedTuple):
@@ -54,12 +54,7 @@ def fill_mask(weights: str | Path, text: str, top: int = 5) -> list[list[Candida
     if len(ids) > config.max_position_embeddings:
         limit = config.max_position_embeddings
         raise UserError(f"the text has {len(ids)} tokens; {weights} takes {limit}: shorten it")
-    entries = max(tokenizer.get_vocab().values()) + 1
-    if entries > config.vocab_size:
-        raise UserError(
-            f"the tokenizer of {weights} has {entries} entries, its model {config.vocab_size}: "
-            "they do not belong together"
-        )
+    check_vocabulary(tokenizer, config, weights)
     with torch.inference_mode():
         logits = model(torch.tensor([ids]))  # (1, T) -> (1, T, V)
     probabilities = logits[0, places].softmax(dim=1)  # (masks, V)

@@ -38,6 +38,8 @@ def find(name: str | Path) -> Path:
         UserError: there is no such directory or checkpoint, or it cannot be reached.
     """
     name = os.fspath(name)
+    if not name:
+        raise UserError("the name of the checkpoint is empty; give a directory or a name")
     for directory in (Path(name), weights_folder() / name):
         if os.path.isdir(directory):
             return directory
@@ -47,7 +49,9 @@ def find(name: str | Path) -> Path:
         cached = _cached(name)
     except HFValidationError:  # too many slashes, a space, …: nothing on the hub is called so
         raise UserError(f"there is no directory {name}, nor one in {weights_folder()}") from None
-    if cached is not None and any((cached / file).is_file() for file in VOCABULARIES):
+    # A vocab.txt alone does not say whether its tokenizer lower-cases.
+    settled = ("tokenizer.json", "tokenizer_config.json")
+    if cached is not None and any((cached / file).is_file() for file in settled):
         return cached
     try:
         # Asked first because snapshot_download would wait for its answer without end.

@@ -61,6 +61,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, visible: OptTensor, output_attentions: bool
     ) -> tuple[Tensor, OptTensor]:
+        # (B, T, C) -> (B, H, T, D), three times
         q, k, v = (self.split_heads(linear(x)) for linear in (self.query, self.key, self.value))
         dropout = self.dropout if self.training else 0.0
         probs = None
@@ -294,4 +295,4 @@ class BertForPreTraining(PreTrainedModel):
     ) -> PreTrainingLogits:
         encoded = self.bert(input_ids, attention_mask, token_type_ids)
         x, pooled = encoded.last_hidden_state, encoded.pooler_output
-        return PreTrainingLogits(self.mlm(x), self.nsp(pooled))
+        return PreTrainingLogits(self.mlm(x), self.nsp(pooled))  # (B, T, V) and (B, C) -> (B, 2)

@@ -19,6 +19,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from minibert.config import BertConfig
 from minibert.errors import UserError
 from minibert.files import as_json, as_text, read_json, write_whole
 
@@ -59,7 +60,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         )
     missing = [token for token in SPECIAL.values() if tokenizer.token_to_id(token) is None]
     if missing:
-        raise UserError(f"the vocabulary in {directory} has no {missing[0]}, so it is no BERT's")
+        raise UserError(f"the vocabulary in {directory} has no {missing[0]}, so it is not a BERT's")
     if is_berts:  # any other kind's tokenizer.json is complete in itself
         _set_up(tokenizer, settings)
     return tokenizer
@@ -117,6 +118,16 @@ def _set_up(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
     )
+
+
+def check_vocabulary(tokenizer: Tokenizer, config: BertConfig, name: str | Path) -> None:
+    """Raises UserError if a tokenizer has entries that a model has no embedding for."""
+    entries = max(tokenizer.get_vocab().values()) + 1
+    if entries > config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {name} has {entries} entries, its model {config.vocab_size}: "
+            "they do not belong together"
+        )
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:

@@ -58,7 +58,7 @@ HEADS = ("pooler.", "cls.", "qa_outputs.", "classifier.")
 STORED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Tensors of old checkpoints that hold no parameter.
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-COUNTER = "it only counts the positions"
+COUNTER = "it is a counter, no parameter"
 
 
 def checkpoint_name(ours: str) -> str:
@@ -87,23 +87,28 @@ def plain_name(theirs: str) -> str:
 class LoadReport:
     """What became of a checkpoint's tensors.
 
-    directory: where they came from. loaded: how many of our parameters were found there.
+    directory: where they came from. loaded: how many of our parameters were filled from there.
     newly_initialized: our parameters that were not, and so were drawn anew.
     unused: the checkpoint's tensors that nothing was filled from, with the reason.
+    decided: what was done where config.json and the tensors contradict each other.
     """
 
     directory: Path
     loaded: int
     newly_initialized: tuple[str, ...] = ()
     unused: Mapping[str, str] = field(default_factory=dict)
+    decided: str = ""
 
     @property
     def is_partial(self) -> bool:
         """Whether the checkpoint lacked something or held more: what a user should hear of."""
-        return bool(self.newly_initialized) or any(why != COUNTER for why in self.unused.values())
+        odd = any(why != COUNTER for why in self.unused.values())
+        return bool(self.newly_initialized or self.decided) or odd
 
     def __str__(self) -> str:
         line = f"{self.directory}: {self.loaded} tensors loaded"
+        if self.decided:
+            line += f"; {self.decided}"
         if self.newly_initialized:
             line += "; newly initialised, to be trained: " + ", ".join(self.newly_initialized)
         names = defaultdict(list)
@@ -208,15 +213,21 @@ class PreTrainedModel(nn.Module):
         """
         directory = Path(directory)
         named = {
-            ("bert." if name.startswith("bert.") else "") + checkpoint_name(name): tensor.cpu()
-            for name, tensor in self.state_dict().items()
+            ("bert." if name.startswith("bert.") else "")
+            + checkpoint_name(name): x.cpu().contiguous()
+            for name, x in self.state_dict().items()
         }
-        if self.config.tie_word_embeddings:
-            named.pop(DECODER, None)
-        elif DECODER in named:  # transformers then computes with the bias under its other name
-            named[DECODER_BIAS] = named[BIAS].clone()
+        config = self.config
+        if hasattr(self, "mlm"):
+            words = self.get_submodule("bert.embeddings.word_embeddings").weight
+            tied = self.get_submodule("mlm.decoder").weight is words
+            config = replace(config, tie_word_embeddings=tied)
+            if tied:
+                del named[DECODER]
+            else:  # transformers then computes with the bias under its other name
+                named[DECODER_BIAS] = named[BIAS].clone()
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
-        settings = self.config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
+        settings = config.to_dict() | {"architectures": [type(self).__name__], "dtype": dtype}
         files.write_whole(
             {
                 directory / files.SINGLE: files.as_tensors(named),
@@ -237,8 +248,7 @@ def load(model: PreTrainedModel, directory: Path, dtype: torch.dtype) -> LoadRep
         twice = next(name for name in stored if name not in theirs.values())
         raise UserError(f"{directory} holds {plain_name(twice)} twice, under two spellings")
     plain = {name: stored[original] for name, original in theirs.items()}
-    if hasattr(model, "mlm"):
-        _settle_decoder(model, plain)
+    decided = _settle_decoder(model, plain) if hasattr(model, "mlm") else ""
 
     tensors, newly_initialized = {}, []
     for ours, parameter in model.state_dict().items():
@@ -263,27 +273,33 @@ def load(model: PreTrainedModel, directory: Path, dtype: torch.dtype) -> LoadRep
     model.tie_weights()
     unused = {theirs[name]: _why_unused(name, model) for name in plain}
     loaded = len(tensors) - len(newly_initialized)
-    return LoadReport(directory, loaded, tuple(newly_initialized), unused)
+    return LoadReport(directory, loaded, tuple(newly_initialized), unused, decided)
 
 
-def _settle_decoder(model: PreTrainedModel, plain: dict[str, Tensor]) -> None:
-    """Which matrix and bias the masked-LM decoder gets: as transformers decides it.
+def _settle_decoder(model: PreTrainedModel, plain: dict[str, Tensor]) -> str:
+    """Which matrix and bias the masked-LM decoder gets, as transformers decides it; and in words
+    what was decided against config.json.
 
     Source: transformers 5, modeling_utils.py, tie_weights. The decoder shares the word embeddings
     unless config.json says otherwise or the checkpoint holds two that differ; of the two names
-    that the bias has, decoder.bias is the one computed with. (Where config.json unties them and
-    only the other is there, transformers 5 starts from zeros, transformers 4 took it, as here.)
+    that the bias has, decoder.bias is the one computed with. (A checkpoint whose config.json unties
+    the decoder and that has the bias under its first name only: transformers 4 used that bias, and
+    so do we; transformers 5 starts from zeros.)
     """
     bias = plain.get(DECODER_BIAS)
     if bias is not None and (BIAS not in plain or _equal(plain[BIAS], bias)):
         plain[BIAS] = plain.pop(DECODER_BIAS)
     embeddings = "embeddings.word_embeddings.weight"
     if not model.config.tie_word_embeddings or not {embeddings, DECODER} & set(plain):
-        return
+        return ""
+    decided = "" if embeddings in plain else "the word embeddings are the decoder's matrix"
     plain.setdefault(DECODER, plain.get(embeddings, torch.empty(0)))
     plain.setdefault(embeddings, plain[DECODER])
     if not _equal(plain[embeddings], plain[DECODER]):
         model.config = replace(model.config, tie_word_embeddings=False)
+        model.get_submodule("bert").config = model.config  # type: ignore[assignment]
+        decided = f"not tied, because {DECODER} differs from the word embeddings"
+    return decided
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -311,6 +327,7 @@ def _why_unused(name: str, model: PreTrainedModel) -> str:
         return f"{DECODER_BIAS} is there too, another one, and goes before it"
     if name.startswith(HEADS):
         return f"{type(model).__name__} has no such head"
-    if name.startswith("encoder.layer."):
+    layer = re.match(r"encoder\.layer\.(\d+)\.", name)
+    if layer and int(layer.group(1)) >= model.config.num_hidden_layers:
         return f"config.json has {model.config.num_hidden_layers} layers"
     return "BERT has no such part"

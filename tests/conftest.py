@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import parity_cases
@@ -54,6 +55,10 @@ def case(request: pytest.FixtureRequest) -> parity_cases.Case:
 
 
 @pytest.fixture
-def quiet() -> None:
+def quiet() -> Iterator[None]:
     """Loading one checkpoint into every class reports much that is no news here."""
-    logging.getLogger("minibert").setLevel(logging.ERROR)
+    logger = logging.getLogger("minibert")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)

@@ -43,23 +43,24 @@ def forward(case: Case, reference: Reference, peers: Mapping[str, float]) -> lis
     """Every hidden state and head on the fast path, every hidden state and attention on the other.
 
     The bound is 1e-5, or for a tensor in which transformers' eager and sdpa differ by more, what
-    they differ by; twice that where the reference was stored, for then another machine rounded.
+    they differ by, up to 1e-4; twice that where the reference was stored, for then another machine
+    rounded.
     """
     measures = []
     for path, attentions in (("fast", False), ("explicit", True)):
         for name, tensor in cases.forward(case, load_minibert, attentions).items():
             peer = peers.get(name, 0.0)
             slack = 2.0 if isinstance(reference[name], Sampled) else 1.0
-            bound = max(1e-5, slack * peer if peer > 1e-5 else 0.0)
+            bound = max(1e-5, min(slack * peer, 1e-4) if peer > 1e-5 else 0.0)
             measures.append(Measure(f"{path} {name}", difference(reference[name], tensor), bound))
     return measures
 
 
-def norms(case: Case, reference: Mapping[str, Sampled]) -> list[Measure]:
-    """The norm of every whole tensor, relative: samples cannot see a fault between them."""
+def projections(case: Case, reference: Mapping[str, Sampled]) -> list[Measure]:
+    """The projections of every whole tensor: samples cannot see a fault between them."""
     tensors = cases.forward(case, load_minibert, attentions=True)
     return [
-        Measure(f"norm {name}", reference[name].norm_difference(tensor), 1e-5)
+        Measure(f"projection {name}", reference[name].projected_difference(tensor), 1e-5)
         for name, tensor in tensors.items()
     ]
 
@@ -84,8 +85,8 @@ def gradients(case: Case, head: str, reference: Reference) -> list[Measure]:
             sampled = isinstance(expected, Sampled)
             largest = expected.largest if sampled else expected.abs().max().item()
             measured = max(0.0, difference(expected, gradient) - 1e-8) / largest
-            if sampled:  # the norm sees a fault between the samples
-                measured = max(measured, expected.norm_difference(gradient))
+            if sampled:  # projections see a fault between the samples
+                measured = max(measured, expected.projected_difference(gradient))
             measures.append(Measure(f"gradient {name}", measured, 1e-5))
     return measures
 

@@ -3,7 +3,7 @@
     python tests/parity_table.py
 
 With transformers installed (extra `reference`) it is the reference as it runs here; without, its
-stored tensors are, and the rows that need transformers itself say so.
+stored tensors are. Each row gives the worst of its comparisons, the one nearest to its bound.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ def main() -> int:
     logging.getLogger("minibert").setLevel(logging.ERROR)
     if LIVE:
         import_transformers()
+    if not LIVE:
+        print("left out, for they need transformers (extra `reference`): saving and loading\n")
+    if not (MINILM / "model.safetensors").is_file():
+        print("left out: all-MiniLM-L6-v2; run python weights/fetch_minilm.py\n")
     print("| what | bound | measured maximum | where |\n|---|---|---|---|")
     holds = True
     with tempfile.TemporaryDirectory() as folder:

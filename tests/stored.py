@@ -1,7 +1,8 @@
-"""Reference tensors in a file: small ones whole, large ones as a norm and samples.
+"""Reference tensors in a file: small ones whole, large ones as samples and projections.
 
 A sample is the value at a place; the places are drawn at random once and stored beside it, and
-always include the place of the largest absolute value.
+always include the place of the largest absolute value. A projection is the dot product with a
+fixed vector of ones and minus ones: it changes with any value at any place.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from torch import Tensor
 
 FOLDER = Path(__file__).parent / "reference"
 SAMPLES = 200
+PROJECTIONS = 4
 
 
 class Sampled(NamedTuple):
-    """What is kept of a tensor: its norm, the largest absolute value, and values at places."""
+    """What is kept of a tensor of `size` values; norm and largest (absolute) are its scale."""
 
     size: int
     norm: float
     largest: float
+    projections: list[float]
     places: Tensor  # (S) int64, into the flattened tensor
     values: Tensor  # (S) float64
 
@@ -36,21 +39,45 @@ class Sampled(NamedTuple):
         difference = (got - self.values).abs().max().item()
         return difference if difference == difference else float("inf")
 
-    def norm_difference(self, tensor: Tensor) -> float:
-        """The difference of the norms, relative: sees a fault at any place."""
-        return abs(tensor.detach().double().norm().item() - self.norm) / max(self.norm, 1e-300)
+    def projected_difference(self, tensor: Tensor) -> float:
+        """The largest difference of a projection, as a share of the norm: sees every place.
+
+        Infinite for a NaN or another size. Rounding errors are as likely up as down, so they add
+        up to about their own norm, whatever the size of the tensor.
+        """
+        if tensor.numel() != self.size:
+            return float("inf")
+        pairs = zip(project(tensor), self.projections, strict=True)
+        difference = max(abs(got - expected) for got, expected in pairs) / self.norm
+        return difference if difference == difference else float("inf")
+
+
+def project(tensor: Tensor) -> list[float]:
+    """Dot products of the flattened tensor with PROJECTIONS fixed vectors of +1 and -1."""
+    flat = tensor.detach().flatten().double()
+    random = np.random.RandomState(flat.numel() % 2**32)
+    projections = []
+    for _ in range(PROJECTIONS):
+        bits = np.frombuffer(random.bytes(flat.numel() // 8 + 1), np.uint8)
+        signs = torch.from_numpy(np.unpackbits(bits)[: flat.numel()].astype(np.float64) * 2 - 1)
+        projections.append(torch.dot(flat, signs).item())
+    return projections
 
 
 def sample(tensor: Tensor) -> dict[str, Tensor]:
     flat = tensor.detach().double().flatten()
     places = np.random.RandomState(0).permutation(flat.numel())[:SAMPLES]
     at = torch.tensor(np.union1d(places, int(flat.abs().argmax())))
-    measures = torch.tensor([flat.numel(), flat.norm().item(), flat.abs().max().item()])
-    return {"places": at.int(), "values": flat[at].float(), "measures": measures.double()}
+    measures = [flat.numel(), flat.norm().item(), flat.abs().max().item(), *project(flat)]
+    return {
+        "places": at.int(),
+        "values": flat[at],
+        "measures": torch.tensor(measures, dtype=torch.float64),
+    }
 
 
 def save(name: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Writes `reference/NAME.safetensors` with the samples, `NAME.json` with how it was made."""
+    """Writes what is kept of them to `reference/NAME.safetensors`, the facts to `NAME.json`."""
     parts = {f"{k}|{part}": x for k, v in tensors.items() for part, x in sample(v).items()}
     FOLDER.mkdir(exist_ok=True)
     save_file(parts, FOLDER / f"{name}.safetensors")
@@ -61,7 +88,7 @@ def load(name: str) -> tuple[dict[str, Sampled], dict[str, Any]]:
     parts = load_file(FOLDER / f"{name}.safetensors")
     sampled = {}
     for key in sorted({k.rpartition("|")[0] for k in parts}):
-        size, norm, largest = parts[f"{key}|measures"].tolist()
-        places, values = parts[f"{key}|places"].long(), parts[f"{key}|values"].double()
-        sampled[key] = Sampled(int(size), norm, largest, places, values)
+        size, norm, largest, *projections = parts[f"{key}|measures"].tolist()
+        places, values = parts[f"{key}|places"].long(), parts[f"{key}|values"]
+        sampled[key] = Sampled(int(size), norm, largest, projections, places, values)
     return sampled, json.loads((FOLDER / f"{name}.json").read_text())

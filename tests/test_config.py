@@ -285,8 +285,9 @@ WRONG = [
     ("hidden_act", ["gelu"], "one of gelu"),
     ("id2label", {}, "must name the classes"),
     ("id2label", {"0": "a", "2": "b"}, "must name the classes"),
-    ("id2label", {"zero": "a"}, "no object of names"),
-    ("id2label", ["a", "b"], "no object of names"),
+    ("id2label", {"zero": "a"}, "an object of names by number"),
+    ("id2label", ["a", "b"], "an object of names by number"),
+    ("id2label", {"0": "same", "1": "same"}, "gives two classes one name"),
     ("num_labels", 0, "above 0"),
     ("num_labels", "two", "above 0"),
 ]
@@ -347,8 +348,23 @@ def test_overrides_replace_fields_and_are_checked_as_the_file_is(tmp_path: Path)
     assert BertConfig.from_pretrained(tmp_path, hidden_dropout_prob=0).hidden_dropout_prob == 0
     with pytest.raises(UserError, match="hidden_dropout_prob is 2"):
         BertConfig.from_pretrained(tmp_path, hidden_dropout_prob=2)
+    assert BertConfig.from_pretrained(tmp_path, num_labels=5).num_labels == 5
+    with pytest.raises(UserError, match="num_labels is 0"):
+        BertConfig.from_pretrained(tmp_path, num_labels=0)
     with pytest.raises(TypeError, match="is_decoder"):
         BertConfig.from_pretrained(tmp_path, is_decoder=True)
+
+
+def test_two_numbers_of_labels_are_refused(tmp_path: Path) -> None:
+    fields = {"num_labels": 3, "id2label": {"0": "a", "1": "b"}}
+    with pytest.raises(UserError, match="num_labels is 3, but id2label has 2"):
+        BertConfig.from_pretrained(write_config(tmp_path, json.dumps(TINY | fields)))
+
+
+def test_equal_configs_have_one_hash() -> None:
+    a, b = (BertConfig.from_dict(TINY | {"_name_or_path": "x"}) for _ in range(2))
+    assert a == b and hash(a) == hash(b)
+    assert a != BertConfig.from_dict(TINY | {"layer_norm_eps": 1e-5})
 
 
 def test_what_is_written_is_read_back_equal() -> None:

@@ -14,7 +14,7 @@ import pytest
 import stored
 import torch
 import torch.nn.functional as F
-from parity_cases import QA, Case
+from parity_cases import CLASSIFICATION, QA, Case, forward, load_minibert
 from torch import Tensor, nn
 
 import minibert.model
@@ -246,35 +246,103 @@ def cut_the_residual_path(model: Any) -> None:
     feed_forward.forward = forward
 
 
+HEADS = pytest.mark.parametrize("head", [QA, CLASSIFICATION])
+
+
 @pytest.mark.parametrize(
-    "mutation",
+    ("mutation", "head"),
     [
-        let_gradients_into_the_padding_embedding,
-        cut_the_residual_path,
-        approximate_gelu,
-        eps_of_1e_5,
+        # Only QA's loss reaches padding: [CLS] never looks at it.
+        (let_gradients_into_the_padding_embedding, QA),
+        (cut_the_residual_path, QA),
+        (cut_the_residual_path, CLASSIFICATION),
+        (approximate_gelu, QA),
+        (approximate_gelu, CLASSIFICATION),
+        (eps_of_1e_5, QA),
+        (eps_of_1e_5, CLASSIFICATION),
     ],
-    ids=lambda f: f.__name__,
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_fault_in_the_gradient_is_seen(
-    small: Case, monkeypatch: pytest.MonkeyPatch, mutation: Mutation
+    small: Case, monkeypatch: pytest.MonkeyPatch, mutation: Mutation, head: str
 ) -> None:
     mutate(monkeypatch, mutation)
-    reference = measure.stored_gradients(stored.load("small")[0], QA)
-    assert not all(m.holds for m in measure.gradients(small, QA, reference))
+    reference = measure.stored_gradients(stored.load("small")[0], head)
+    assert not all(m.holds for m in measure.gradients(small, head, reference))
 
 
+@HEADS
 @pytest.mark.parametrize(
     "mutation",
-    [cut_the_residual_path, drop_value_bias, nn.Module.train, swap_query_and_key_bias],
+    [cut_the_residual_path, drop_value_bias, nn.Module.train],
     ids=lambda f: f.__name__,
 )
 def test_a_fault_in_training_is_seen_in_the_losses(
-    small: Case, monkeypatch: pytest.MonkeyPatch, mutation: Mutation
+    small: Case, monkeypatch: pytest.MonkeyPatch, mutation: Mutation, head: str
 ) -> None:
     mutate(monkeypatch, mutation)
     reference, _ = stored.load("small")
-    assert not measure.losses(small, QA, reference[f"losses.{QA}"]).holds
+    assert not measure.losses(small, head, reference[f"losses.{head}"]).holds
+
+
+def test_a_fault_in_the_real_weights_is_seen(minilm: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, drop_value_bias)
+    reference, facts = stored.load("minilm")
+    broken = [
+        m.what for m in measure.forward(minilm, reference, facts["eager-sdpa"]) if not m.holds
+    ]
+    assert broken[0] == "fast hidden_states.2"
+    gradients = measure.gradients(minilm, QA, measure.stored_gradients(reference, QA))
+    assert not all(m.holds for m in gradients)
+    assert not measure.losses(minilm, QA, reference[f"losses.{QA}"]).holds
+
+
+def test_a_fault_at_full_size_is_seen(chinese: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, swap_query_and_key_bias)
+    reference, facts = stored.load("chinese")
+    measures = measure.forward(chinese, reference, facts["eager-sdpa"])
+    assert next(m.what for m in measures if not m.holds) == "fast hidden_states.2"
+
+
+# ---- what samples alone would not see ---------------------------------------------------------
+
+
+def between_the_samples(reference: stored.Sampled) -> torch.Tensor:
+    """Which places of a flattened tensor hold no sample."""
+    unseen = torch.ones(reference.size, dtype=torch.bool)
+    unseen[reference.places] = False
+    return unseen
+
+
+def test_signs_flipped_between_the_samples_are_seen(small: Case) -> None:
+    expected = stored.load("small")[0]["hidden_states.3"]
+    tensor = forward(small, load_minibert)["hidden_states.3"].flatten()
+    assert expected.projected_difference(tensor) < 1e-5
+    flipped = torch.where(between_the_samples(expected), -tensor, tensor)
+    assert expected.difference(flipped) < 1e-5
+    assert expected.projected_difference(flipped) > 1e-2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_value_that_is_no_number_is_seen_between_the_samples(small: Case, value: float) -> None:
+    expected = stored.load("small")[0]["hidden_states.3"]
+    tensor = forward(small, load_minibert)["hidden_states.3"].flatten().clone()
+    tensor[between_the_samples(expected).nonzero()[0]] = value
+    assert expected.projected_difference(tensor) == float("inf")
+
+
+def test_zero_gradients_that_are_not_zero_are_seen(
+    small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key_bias_in_the_query(model: Any) -> None:  # the same values, but a gradient
+        attention = layer(model).attention
+        bias = attention.key.bias
+        attention.query.register_forward_hook(lambda _m, _x, out: out + 9 * (bias - bias.detach()))
+
+    mutate(monkeypatch, key_bias_in_the_query)
+    reference = measure.stored_gradients(stored.load("small")[0], QA)
+    broken = {m.what for m in measure.gradients(small, QA, reference) if not m.holds}
+    assert "zero gradient encoder.layer.1.attention.self.key.bias" in broken
 
 
 def test_bf16_measure_sees_a_model_that_computes_worse_than_bf16(

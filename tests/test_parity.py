@@ -40,7 +40,7 @@ def test_every_hidden_state_attention_and_logit_is_the_references(case: Case, re
     logits = {QA: 2, CLASSIFICATION: 1, "BertForMaskedLM": 1, "BertForPreTraining": 2}
     assert len(measures) == 2 * (layers + 2 + sum(logits[h] for h in case.heads)) + layers
     assert_all_hold(measures)
-    assert_all_hold(measure.norms(case, reference))
+    assert_all_hold(measure.projections(case, reference))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -183,6 +183,14 @@ def test_the_decoder_is_the_one_that_the_checkpoint_means(
     assert torch.equal(model.mlm.decoder.weight, words) == model.config.tie_word_embeddings
     unused = {BIAS} if case.startswith("two other") or case == "both other" else set()
     assert {n for n in model.load_report.unused if n.startswith("cls.predictions")} == unused
+    decided = {
+        "another decoder": "not tied, because",
+        "both other": "not tied, because",
+        "a decoder and no embeddings": "the word embeddings are the decoder's matrix",
+    }.get(case, "")
+    assert model.load_report.decided.startswith(decided)
+    assert bool(decided) == bool(model.load_report.decided)
+    assert model.load_report.decided in str(model.load_report)
 
     model.save_pretrained(tmp_path / "s")
     again = cls.from_pretrained(tmp_path / "s")
@@ -252,8 +260,13 @@ def test_transformers_takes_the_same_decoder(tmp_path: Path, cls: Any, case: str
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("cls", CLASSES)
-@pytest.mark.parametrize("act", ["gelu", "gelu_new", "relu", "silu", "tanh"])
+@pytest.mark.parametrize(
+    ("cls", "act"),
+    [
+        *((cls, "gelu") for cls in CLASSES),
+        *((BertForMaskedLM, act) for act in ("gelu_new", "relu", "silu", "tanh")),
+    ],
+)
 def test_transformers_loads_what_we_save(tmp_path: Path, cls: Any, act: str) -> None:
     changes = {"hidden_act": act, "layer_norm_eps": 1e-5, "id2label": {"0": "a", "1": "b"}}
     ours = cls.from_pretrained(write_checkpoint(tmp_path / "c", TINY | changes))

@@ -3,9 +3,9 @@
     pip install -e '.[test,reference]' && python weights/fetch_minilm.py
     python tests/reference/generate.py
 
-Values are those of transformers' eager attention in float64, so that the only rounding that a test
-sees is minibert's own. Beside them stands how far transformers' two float32 paths, eager and sdpa,
-are from each other on the machine that made the file.
+Values are those of transformers' eager attention in float64, stored as such, so that the only
+rounding that a test sees is minibert's own. Beside them stands how far transformers' two float32
+paths, eager and sdpa, are from each other on the machine that made the file.
 """
 
 from __future__ import annotations
