@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 
 from minibert.errors import UserError
+from minibert.qa.commands import add_commands
 
 WEIGHTS_HELP = (
     "a directory, a name in weights/, or a checkpoint on the Hugging Face hub, as bert-base-chinese"
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     parity.add_argument("--json", action="store_true", help="print JSON, for programs")
     parity.set_defaults(run=_parity)
+    add_commands(commands)
     return parser
 
 
@@ -90,7 +92,7 @@ def _fill_mask(args: argparse.Namespace) -> int:
 
     text = args.text
     if text == "-":
-        text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape").strip()
+        text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
     places = fill_mask(args.weights, text, args.top)
     if args.json:
         rows = [[candidate._asdict() for candidate in place] for place in places]

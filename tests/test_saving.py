@@ -123,6 +123,15 @@ def test_a_tied_decoder_is_one_parameter_and_is_saved_once(tmp_path: Path) -> No
     assert fresh.mlm.decoder.weight is fresh.bert.embeddings.word_embeddings.weight
 
 
+def test_a_decoder_that_was_untied_by_hand_stays_so(tmp_path: Path) -> None:
+    model = BertForMaskedLM.from_pretrained(write_checkpoint(tmp_path, TINY))
+    model.mlm.decoder.weight = torch.nn.Parameter(model.mlm.decoder.weight.detach().clone())
+    model.save_pretrained(tmp_path)
+    again = BertForMaskedLM.from_pretrained(tmp_path)
+    assert again.mlm.decoder.weight is not again.bert.embeddings.word_embeddings.weight
+    assert again.config.tie_word_embeddings is False
+
+
 # ---- the masked-LM decoder ------------------------------------------------------------------
 
 

@@ -1,0 +1,260 @@
+"""A run that was killed goes on as if it had not been: all that its next step depends on, on disk.
+
+That is the weights, AdamW's two moments, the scale of GradScaler, the random states (dropout
+draws from them), and the place in the run. The order of the batches needs no storing: it follows
+from the seed and the epoch. A checkpoint is a folder that is written under another name, synced,
+and renamed: it is there whole or not at all. The newest two are kept; should a disk damage one,
+its checksums tell, and the run goes on from the other, to the same end.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zlib
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minibert import distributed, files
+from minibert.errors import UserError
+
+log = logging.getLogger("minibert")
+
+KEPT = 2
+TENSORS = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
+CHUNK = 1 << 24  # bytes read at a time
+
+
+@dataclass
+class Progress:
+    """The place in a run, and what it has seen so far."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0  # updates of the weights
+    skipped: int = 0  # steps in a row that fp16 skipped
+    epoch_sums: dict[str, float] = field(default_factory=dict)  # losses and right answers so far
+    group_sums: dict[str, float] = field(default_factory=dict)  # the same since the last log line
+    log_bytes: int = 0  # length of metrics.jsonl: lines after it are of a future that is undone
+    best: dict[str, Any] = field(default_factory=dict)  # the scores of the best epoch
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    progress: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    random: dict[str, Tensor]
+
+
+def save(
+    run: Path,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Writes `run/checkpoints/EPOCH-BATCH`, how many of both are done. Every process must call it;
+    the main one writes.
+
+    Raises:
+        UserError: it cannot be written; the earlier checkpoints are kept.
+    """
+    states = distributed.gather(random_states())
+    saved = Saved(
+        asdict(progress) | {"scaler": scaler.state_dict()},
+        {name: parameter.detach() for name, parameter in model.named_parameters()},
+        moments(model, optimizer),
+        {f"{rank}.{key}": x for rank, state in enumerate(states) for key, x in state.items()},
+    )
+    folder = run / "checkpoints" / place(progress.epoch, progress.batch)
+    distributed.in_main(lambda: write(saved, folder))
+
+
+def place(epoch: int, batch: int) -> str:
+    """The name of a checkpoint: names are in the order of time."""
+    return f"{epoch:04d}-{batch:07d}"
+
+
+def write(saved: Saved, folder: Path) -> None:
+    """Puts a checkpoint into its folder, whole or not at all, and removes those that are too old.
+
+    Raises:
+        UserError: it cannot be written; nothing that was there is lost.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        for name, tensors in zip(TENSORS, saved[1:], strict=True):
+            files.write_tensors(part / name, tensors)
+        files.write_json(part / "progress.json", saved.progress)
+        files.write_json(part / "checksums.json", checksums(part))
+        discard(folder)  # of the same place, if there is one: saved before a crash, or damaged
+        part.rename(folder)
+        files.sync_folder(folder.parent)
+        tidy(folder.parent.parent)
+    except OSError as error:
+        raise UserError(f"{folder} could not be written: {error}; earlier ones are kept") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # room for a disk that is full
+
+
+def discard(folder: Path) -> None:
+    """Removes a checkpoint, which is never seen half removed."""
+    if folder.exists():
+        away = folder.with_name(f".{folder.name}.old.part")
+        shutil.rmtree(away, ignore_errors=True)
+        shutil.rmtree(folder.rename(away))
+
+
+def tidy(run: Path) -> None:
+    """Removes checkpoints that are too old, and what a killed process was writing or removing."""
+    with suppress(OSError):  # what cannot be removed does no harm
+        for old in found(run)[:-KEPT]:
+            discard(old)
+        for part in run.rglob(".*.part"):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
+
+
+def found(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest last."""
+    return sorted(path for path in (run / "checkpoints").glob("[0-9]*-[0-9]*") if path.is_dir())
+
+
+def checksums(folder: Path) -> dict[str, int]:
+    """Of a checkpoint's files: CRC-32, which is fast and sees every fault of a disk."""
+    sums = {}
+    for name in (*TENSORS, "progress.json"):
+        crc = 0
+        with (folder / name).open("rb") as file:
+            while piece := file.read(CHUNK):
+                crc = zlib.crc32(piece, crc)
+        sums[name] = crc
+    return sums
+
+
+def read(folder: Path) -> Saved:
+    """What is in a checkpoint. Raises UserError: a file is missing, or not as it was written."""
+    promised = files.read_json(folder / "checksums.json")
+    try:
+        there = checksums(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error}") from None
+    damaged = [name for name in there if there[name] != promised.get(name)]
+    if damaged:
+        raise UserError(f"{folder / damaged[0]} is cut off or damaged")
+    progress = files.read_json(folder / "progress.json")
+    if progress.keys() != {"scaler", *Progress.__dataclass_fields__}:
+        raise UserError(f"{folder} is of another version of minibert")
+    return Saved(progress, *(files.read_tensor_file(folder / name) for name in TENSORS))
+
+
+def newest(run: Path) -> Saved | None:
+    """What the newest checkpoint holds, or the one before it where that is damaged; None where
+    there is none yet.
+
+    Raises:
+        UserError: none of them is intact, or they are gone.
+    """
+    reasons = []
+    for folder in reversed(found(run)):
+        try:
+            return read(folder)
+        except UserError as error:
+            reasons.append(str(error))
+            if distributed.is_main():
+                log.warning("%s: looking for an older checkpoint", error)
+    if not reasons and not (run / "last").exists():
+        return None
+    reason = reasons[0] if reasons else "its checkpoints were removed"
+    raise UserError(
+        f"{run} cannot be resumed: {reason}, and there is no older checkpoint to go on from; "
+        "start anew with another --out"
+    )
+
+
+def is_finished(run: Path, epochs: int) -> bool:
+    """Whether a run has nothing left to do."""
+    return any(folder.name == place(epochs, 0) for folder in found(run))
+
+
+def load(
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Progress:
+    """Puts the newest checkpoint of a run into the model, the optimizer, the scaler and the
+    random states; a run that was killed before its first checkpoint starts anew.
+
+    Raises:
+        UserError: the checkpoints are damaged, or of a run with another number of processes.
+    """
+    saved = newest(run)
+    if saved is None:
+        return Progress()
+    parameters = dict(model.named_parameters())
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if {name: tensor.shape for name, tensor in saved.model.items()} != shapes:
+        raise UserError(f"{run} cannot be resumed: the model it began with has changed")
+    processes = len({name.partition(".")[0] for name in saved.random})
+    if processes != distributed.world_size():
+        raise UserError(
+            f"{run} was trained by {processes} processes and can only be resumed by as many, "
+            f"not by {distributed.world_size()}"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved.model[name])
+            if f"{name}|step" in saved.optimizer:
+                optimizer.state[parameter] = {
+                    key: saved.optimizer[f"{name}|{key}"].to(parameter.device, copy=True)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+    scaler.load_state_dict(saved.progress.pop("scaler"))
+    mine = f"{distributed.rank()}."
+    restore_random_states(
+        {name.removeprefix(mine): x for name, x in saved.random.items() if name.startswith(mine)}
+    )
+    return Progress(**saved.progress)
+
+
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state, by the name of the parameter: its step count and its two moments."""
+    return {
+        f"{name}|{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def random_states() -> dict[str, Tensor]:
+    """Of every generator that training draws from: torch's, and the GPU's where there is one."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"].clone())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].clone())
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """What a resumed run was started with and is asked for now, where they are not the same."""
+    return [
+        f"{name} was {saved.get(name)!r} and is now {given[name]!r}"
+        for name in given
+        if saved.get(name) != given[name]
+    ]

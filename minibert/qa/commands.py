@@ -1,0 +1,288 @@
+"""The words of `minibert` that belong to question answering: ask, evaluate, score, peek.
+
+Heavy rooms (torch takes a second) are imported by the command that needs them, so that
+`minibert --help` need not wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from minibert.errors import UserError
+from minibert.metrics import Metric, metric_for, score_all
+
+if TYPE_CHECKING:
+    from minibert.qa.reading import QuestionSet
+
+MODEL_HELP = (
+    "a run of train_qa.py, or a question-answering checkpoint of transformers: a directory or a "
+    "name on the Hugging Face hub"
+)
+DATA_HELP = (
+    "cmrc2018, squad, squad2 or drcd (fetched on first use); a file in the layout of SQuAD or of "
+    "CMRC; or a directory that holds one"
+)
+JSON_HELP = "print JSON, for programs"
+METRICS = list(get_args(Metric))
+SHOWN_IDS = 5  # of the questions that something is said about
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the four words to the subparsers of `minibert`."""
+    ask = commands.add_parser(
+        "ask",
+        help="answer questions about a text",
+        description="Answers questions about a text of any length. Prints the answer; its "
+        "probability, which is the model's preference among its 20 best candidates; its characters "
+        "in the text, from the first, counted from 0, to the one after the last; and the sentence "
+        "around it with the answer marked. A model trained on SQuAD 2.0 also says that there is no "
+        "answer. Without --question it asks you for one after the other, until an empty "
+        "line or Ctrl-D.",
+        epilog="example: minibert ask --model runs/squad --context article.txt "
+        '--question "Who won?" --question "When?"',
+    )
+    ask.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
+    ask.add_argument(
+        "--context", required=True, metavar="FILE", help="a text in UTF-8; - reads it from stdin"
+    )
+    ask.add_argument("--question", action="append", metavar="TEXT", help="repeat it for several")
+    ask.add_argument(
+        "--json", action="store_true", help=f"{JSON_HELP}: a list, an entry for each --question; "
+        "without --question, one object a line"
+    )  # fmt: skip
+    add_device(ask)
+    ask.set_defaults(run=_ask)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a trained model on a data set",
+        description="Answers all questions of a data set and prints exact match and F1, in "
+        "percent, by the official rules. A run is asked as it was trained.",
+        epilog="example: minibert evaluate --model runs/squad --data squad --out scores",
+    )
+    evaluate.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
+    evaluate.add_argument(
+        "--data", required=True, metavar="NAME|FILE|DIR", help=f"{DATA_HELP} called dev*.json"
+    )
+    evaluate.add_argument(
+        "--out", metavar="DIR", help="write eval.json, predictions.json, nbest.json and "
+        "failures.jsonl (wrong answers the model was surest of) there"
+    )  # fmt: skip
+    evaluate.add_argument("--json", action="store_true", help=JSON_HELP)
+    add_device(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+    add_data_commands(commands)
+
+
+def add_data_commands(commands: Any) -> None:
+    """Those that need no model."""
+    score = commands.add_parser(
+        "score",
+        help="score a file of predictions, whoever made it",
+        description="Prints exact match and F1 in percent, as the official scripts do. A question "
+        "without a prediction counts as wrong and is reported; the official script for SQuAD v2.0 "
+        "leaves it out of the mean instead.",
+        epilog="example: minibert score squad predictions.json",
+    )
+    score.add_argument("data", metavar="DATA", help=f"{DATA_HELP} called dev*.json")
+    score.add_argument(
+        "predictions", metavar="PREDICTIONS", help="a JSON object from question ids to answers; "
+        '"" is: the text holds no answer'
+    )  # fmt: skip
+    score.add_argument(
+        "--metric", choices=METRICS, help="whose rules to score by (default: by the language)"
+    )
+    score.add_argument("--json", action="store_true", help=JSON_HELP)
+    score.set_defaults(run=_score)
+
+    peek = commands.add_parser(
+        "peek",
+        help="show a data set as the model will see it",
+        description="Shows a few questions, from all over the training part, as the model will "
+        "see them: the text, the windows that it is cut into, each token with its id and token "
+        "type, and the target, where the answer lies.",
+        epilog="example: minibert peek --data cmrc2018 --count 2",
+    )
+    peek.add_argument("--data", required=True, metavar="NAME|FILE|DIR", help=DATA_HELP)
+    peek.add_argument(
+        "--weights", metavar="NAME|DIR", help="whose vocabulary (default: as train_qa.py, "
+        "bert-base-chinese for Chinese, else bert-base-cased)"
+    )  # fmt: skip
+    peek.add_argument("--count", type=int, default=3, metavar="N", help="examples (default: 3)")
+    peek.add_argument("--max-length", type=int, metavar="TOKENS", help="of a window (default: 384, "
+        "for Chinese 512)")  # fmt: skip
+    peek.add_argument("--doc-stride", type=int, metavar="TOKENS", help="from one window's start "
+        "to the next's (default: 128)")  # fmt: skip
+    peek.set_defaults(run=_peek)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
+
+
+# ask
+
+
+def _ask(args: argparse.Namespace) -> int:
+    if args.context == "-" and not args.question:
+        raise UserError("--context - takes all of stdin, so give each question with --question")
+    from minibert.qa.ask import load_reader
+    from minibert.qa.prompt import converse, read_context, show
+
+    context = read_context(args.context)
+    reader = load_reader(args.model, args.device)
+    if not args.question:
+        return converse(reader, context, args.json)
+    replies = reader.ask(context, args.question)
+    if args.json:
+        print(to_json([reply._asdict() for reply in replies]))
+        return 0
+    for i, reply in enumerate(replies):
+        if len(replies) > 1:
+            print("\n" * (i > 0) + f"question     {reply.question}")
+        show(reply)
+    return 0
+
+
+# evaluate
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from minibert import files
+    from minibert.qa.ask import load_reader, plain_warnings
+    from minibert.qa.task import QATask
+
+    out = Path(args.out) if args.out else None
+    if out and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a directory")
+    dev = read_data(args.data)
+    reader = load_reader(args.model, args.device)
+    settings = reader.settings_for([question.context for question in dev.questions])
+    print(dev.summary(), file=sys.stderr)
+    usual = usual_metric(dev)
+    if usual != settings.metric:
+        print(
+            f"note: scored by the rules of {settings.metric}, those that the run was scored by; "
+            f"for these texts {usual}'s are usual",
+            file=sys.stderr,
+        )
+    with plain_warnings(), reader.autocast():
+        task = QATask(reader.tokenizer, settings, dev)
+        scores, results = task.evaluate(reader.model)
+    print(to_json(scores) if args.json else table(scores), flush=True)
+    if out:
+        files.write_whole({out / name: files.as_text(text) for name, text in results.items()})
+        print(f"written: {', '.join(str(out / name) for name in results)}", file=sys.stderr)
+    return 0
+
+
+def read_data(name: str, *parts: str) -> QuestionSet:
+    """The questions of the first of these parts (of dev, if none is named) that NAME has."""
+    from minibert import datasets
+    from minibert.qa.reading import read_questions
+
+    found = datasets.find(name, parts or ("dev",))
+    return read_questions(next(iter(found.values())))
+
+
+def usual_metric(data: QuestionSet) -> Metric:
+    """The metric for the language of these texts."""
+    return metric_for(question.context for question in data.questions[:1000])
+
+
+# score
+
+
+def _score(args: argparse.Namespace) -> int:
+    path = Path(args.predictions)
+    predictions = read_predictions(path)
+    data = read_data(args.data)
+    golds = {question.id: question.gold_texts for question in data.questions}
+    metric = args.metric or usual_metric(data)
+    if predictions and not golds.keys() & predictions.keys():
+        raise UserError(
+            f"none of the {len(predictions):,} predictions in {path} is for a question of "
+            f"{data.path}; are they for other data?"
+        )
+    score = score_all(golds, predictions, metric)
+    for ids, what in (
+        (score.missing, "questions without a prediction, counted as wrong"),
+        (score.unknown, "predictions for no question of the data, ignored"),
+    ):
+        if ids:
+            print(f"{len(ids):,} {what}: {some(ids)}", file=sys.stderr)
+    if args.json:
+        print(to_json(score.as_dict() | {"missing": score.missing, "unknown": score.unknown}))
+    else:
+        print(table(score.as_dict()))
+    return 0
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    """Question id -> answer. Raises UserError: no JSON, no object, or an answer that is no text."""
+    from minibert import files
+
+    predictions = files.read_json(path)
+    for name, text in predictions.items():
+        if not isinstance(text, str):
+            raise UserError(
+                f"{path}: the prediction for question {name} is no string; "
+                'write the text of its answer, or "" for no answer'
+            )
+    return predictions
+
+
+def some(names: tuple[str, ...]) -> str:
+    """The first few of many."""
+    more = f" and {len(names) - SHOWN_IDS:,} more" if len(names) > SHOWN_IDS else ""
+    return ", ".join(names[:SHOWN_IDS]) + more
+
+
+# peek
+
+
+def _peek(args: argparse.Namespace) -> int:
+    from minibert.qa.ask import USUAL_LENGTHS, USUAL_WEIGHTS, find_model, plain_warnings
+    from minibert.qa.peek import describe
+    from minibert.tokenizer import load_tokenizer
+
+    if args.count < 1:
+        raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
+    data = read_data(args.data, "train", "dev")
+    metric = usual_metric(data)
+    max_length, doc_stride = USUAL_LENGTHS[metric]
+    weights = args.weights or USUAL_WEIGHTS[metric]
+    tokenizer = load_tokenizer(find_model(weights))
+    trainable = data.trainable
+    n = min(args.count, len(trainable))
+    if not n:
+        raise UserError(f"{data.path} has no question whose answer is in its text, so none to show")
+    chosen = [trainable[i * len(trainable) // n] for i in range(n)]
+    max_length = max_length if args.max_length is None else args.max_length
+    doc_stride = doc_stride if args.doc_stride is None else args.doc_stride
+    with plain_warnings():
+        lines = describe(chosen, tokenizer, max_length, doc_stride)
+    print(f"{data.summary()}\ntokens of {weights}\n")
+    print("\n".join(lines))
+    return 0
+
+
+# What the commands print.
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def table(scores: Mapping[str, float]) -> str:
+    """A name and a figure a line."""
+    width = max(map(len, scores))
+    return "\n".join(
+        f"{name:{width}}  {value:.2f}" if isinstance(value, float) else f"{name:{width}}  {value}"
+        for name, value in scores.items()
+    )

@@ -1,0 +1,238 @@
+"""Question answering as the training loop sees it: windows in, span logits out, answers scored.
+
+The rooms before it do the work (reading, windows, decoding, metrics); here they are put in a row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from minibert import distributed
+from minibert.batches import pad, sequential_batches
+from minibert.config import BertConfig
+from minibert.errors import UserError
+from minibert.metrics import Metric, Score, score_all
+from minibert.model import BertForQuestionAnswering, SpanLogits
+from minibert.qa.decoding import Prediction, decode, find_best_threshold
+from minibert.qa.reading import QuestionSet
+from minibert.qa.windows import Windows, make_windows
+from minibert.tokenizer import SPECIAL, save_tokenizer
+
+EVALUATION_BATCH = 32
+N_FAILURES = 50
+
+
+class QASettings(NamedTuple):
+    """What a model must be asked with as it was trained with."""
+
+    max_length: int
+    doc_stride: int
+    max_answer_length: int
+    metric: Metric
+
+
+def check_fits(config: BertConfig, tokenizer: Tokenizer, settings: QASettings) -> None:
+    """Raises UserError where a model cannot read what the tokenizer and the settings make."""
+    entries = max(tokenizer.get_vocab().values()) + 1
+    if entries > config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {entries} entries and the model {config.vocab_size}: they do not "
+            "belong together; name another checkpoint"
+        )
+    if config.type_vocab_size < 2:
+        raise UserError(
+            "the model knows one token type only, so it cannot tell a question from its context; "
+            "name another checkpoint"
+        )
+    if settings.max_length > config.max_position_embeddings:
+        raise UserError(
+            f"--max-length {settings.max_length} is more than the model's "
+            f"{config.max_position_embeddings} positions; set it to that or less"
+        )
+
+
+class QATask:
+    """The questions to learn from, and those to be scored on.
+
+    Args:
+        tokenizer: of the checkpoint.
+        settings: lengths and metric.
+        train, dev: questions; train may be None where a model is only scored.
+    """
+
+    score = "f1"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: QASettings,
+        dev: QuestionSet,
+        train: QuestionSet | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.tokenizer, self.settings, self.dev = tokenizer, settings, dev
+        self.pad_id: int = tokenizer.get_vocab()[SPECIAL["pad"]]
+        cut = (settings.max_length, settings.doc_stride)
+        self.dev_windows = make_windows(dev.questions, tokenizer, *cut, training=False)
+        questions = train.trainable[:limit] if train else []
+        self.windows = make_windows(questions, tokenizer, *cut, training=True)
+        self.lengths: Sequence[int] = self.windows.lengths
+
+    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """Windows, padded to the longest, with the targets: (B, T) tensors, and two of (B)."""
+        rows = [self.windows.windows[i] for i in examples]
+        targets = {
+            "start_positions": torch.tensor([row.start_position for row in rows]),
+            "end_positions": torch.tensor([row.end_position for row in rows]),
+        }
+        return pad(rows, self.pad_id) | targets
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `span_loss`."""
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        return span_loss(model(**inputs), batch)
+
+    def names(self, examples: Sequence[int]) -> list[str]:
+        """The ids of the windows' questions."""
+        rows = (self.windows.windows[i] for i in examples)
+        return list(dict.fromkeys(self.windows.questions[row.question].id for row in rows))
+
+    def save(self, model: nn.Module, directory: Path) -> None:
+        """config.json, model.safetensors and the tokenizer's files."""
+        assert isinstance(model, BertForQuestionAnswering)
+        model.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory)
+
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
+        """Answers the dev questions; returns the scores, and predictions.json, nbest.json,
+        eval.json and failures.jsonl as texts."""
+        predictions = answer(model, self.dev_windows, self.pad_id, self.settings, self.has_null)
+        threshold = self.best_threshold(predictions) if self.has_null else None
+        texts = {
+            question.id: prediction.answer(threshold)
+            for question, prediction in zip(self.dev.questions, predictions, strict=True)
+        }
+        golds = {q.id: q.gold_texts for q in self.dev.questions}
+        score = score_all(golds, texts, self.settings.metric)
+        scores = score.as_dict() | ({"null_threshold": threshold} if self.has_null else {})
+        return scores, {
+            "eval.json": to_json(scores),
+            "predictions.json": to_json(texts),
+            "nbest.json": to_json(
+                {
+                    q.id: [span._asdict() for span in p.n_best]
+                    for q, p in zip(self.dev.questions, predictions, strict=True)
+                }
+            ),
+            "failures.jsonl": failures(self.dev, predictions, texts, score),
+        }
+
+    @property
+    def has_null(self) -> bool:
+        """Whether some questions have no answer, as in SQuAD v2.0."""
+        return any(question.is_impossible for question in self.dev.questions)
+
+    def best_threshold(self, predictions: Sequence[Prediction]) -> float:
+        """From which lead of "no answer" on it is given, for the best F1 on these questions."""
+        golds = {q.id: q.gold_texts for q in self.dev.questions}
+        spans = {q.id: p.answer() for q, p in zip(self.dev.questions, predictions, strict=True)}
+        by_span = score_all(golds, spans, self.settings.metric).per_question
+        return find_best_threshold(
+            [p.null_score_diff for p in predictions],
+            [by_span[q.id][1] for q in self.dev.questions],
+            [float(q.is_impossible) for q in self.dev.questions],
+        )[1]
+
+
+def span_loss(logits: SpanLogits, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean of the start's and the end's cross-entropy (paper, section 4.2), summed over texts.
+
+    Padding is left out of the softmax, so that the loss of a text does not depend on how long the
+    others in its batch are. Also returns how many starts and ends are right.
+    """
+    padding = batch["attention_mask"] == 0  # (B, T)
+    start = logits.start_logits.float().masked_fill(padding, float("-inf"))
+    end = logits.end_logits.float().masked_fill(padding, float("-inf"))
+    losses = [
+        F.cross_entropy(start, batch["start_positions"], reduction="sum"),
+        F.cross_entropy(end, batch["end_positions"], reduction="sum"),
+    ]
+    right = {
+        "start": (start.argmax(dim=1) == batch["start_positions"]).sum(),
+        "end": (end.argmax(dim=1) == batch["end_positions"]).sum(),
+    }
+    return (losses[0] + losses[1]) / 2, right
+
+
+@torch.no_grad()
+def answer(
+    model: nn.Module, windows: Windows, pad_id: int, settings: QASettings, allow_null: bool = False
+) -> list[Prediction]:
+    """Answers questions with a model; each process computes its share of the windows."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    mine: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    batches = sequential_batches(windows.lengths, EVALUATION_BATCH)
+    quiet = None if distributed.is_main() else True  # None: where there is no terminal
+    for rows in tqdm(distributed.share(batches), desc="answering", unit="batch", disable=quiet):
+        batch = pad([windows.windows[row] for row in rows], pad_id)
+        logits = model(**{name: x.to(device) for name, x in batch.items()})
+        start, end = (x.float().cpu().numpy() for x in logits)
+        for i, row in enumerate(rows):
+            n = len(windows.windows[row].input_ids)
+            mine[row] = (start[i, :n], end[i, :n])
+    model.train(was_training)
+    logits_of = {row: pair for part in distributed.gather(mine) for row, pair in part.items()}
+    rows = range(len(windows.windows))
+    return decode(
+        windows,
+        [logits_of[row][0] for row in rows],
+        [logits_of[row][1] for row in rows],
+        max_answer_length=settings.max_answer_length,
+        allow_null=allow_null,
+    )
+
+
+def failures(
+    dev: QuestionSet, predictions: Sequence[Prediction], texts: dict[str, str], score: Score
+) -> str:
+    """The wrong answers that the model was surest of, one JSON object a line."""
+    rows = []
+    for question, prediction in zip(dev.questions, predictions, strict=True):
+        if score.per_question[question.id][0] == 0:
+            text = texts[question.id]
+            probability = max(s.probability for s in prediction.n_best if s.text == text)
+            rows.append((probability, question, text))
+    rows.sort(key=lambda row: -row[0])
+    return "".join(
+        json.dumps(
+            {
+                "id": question.id,
+                "question": question.question,
+                "gold": list(question.gold_texts),
+                "predicted": text,
+                "probability": probability,
+                "f1": score.per_question[question.id][1],
+                "context": question.context,
+            },
+            ensure_ascii=False,
+        )
+        + "\n"
+        for probability, question, text in rows[:N_FAILURES]
+    )
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

@@ -1,0 +1,137 @@
+"""What a run says of itself while it goes: a bar for people, `metrics.jsonl` for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from minibert import distributed
+from minibert.checkpoint import Progress
+from minibert.errors import UserError
+
+GROUP = 20  # steps to a line of metrics.jsonl
+
+
+class Log:
+    """The bar and `metrics.jsonl` of one run; only the main process shows and writes anything.
+
+    A line is {"epoch", "step", "lr", "loss", … right answers as shares, "tokens_per_second"} for
+    every 20 steps and for what is left of them at an epoch's end, and {"epoch", … scores} for
+    every evaluation.
+    """
+
+    def __init__(self, run: Path, progress: Progress, lengths: Sequence[int], epochs: int) -> None:
+        self.path = run / "metrics.jsonl"
+        self.progress, self.lengths, self.epochs = progress, lengths, epochs
+        self.last = 0  # batches of the epoch
+        self.tokens, self.left, self.since = 0, 0, 0.0  # counted in this group, left in the epoch
+        self.bar_now: Any = tqdm(disable=True)
+        distributed.in_main(self.forget)
+
+    def forget(self) -> None:
+        """Cuts off what a killed process wrote after its last checkpoint: it is done once more."""
+        try:
+            with self.path.open("ab") as file:
+                self.progress.log_bytes = min(self.progress.log_bytes, file.tell())
+                file.truncate(self.progress.log_bytes)
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error}") from None
+
+    @contextmanager
+    def bar(self, batches: list[list[int]]) -> Iterator[None]:
+        """Shows the progress through an epoch, counted in tokens, which take equal time."""
+        sizes = [sum(self.lengths[i] for i in batch) for batch in batches]
+        done = sum(sizes[: self.progress.batch])
+        self.last, self.left = len(batches), sum(sizes) - done
+        self.since, self.tokens = time.monotonic(), 0
+        with tqdm(
+            total=sum(sizes),
+            initial=done,
+            desc=f"epoch {self.progress.epoch + 1}/{self.epochs}",
+            unit="tok",
+            unit_scale=True,
+            disable=None if distributed.is_main() else True,
+        ) as self.bar_now:
+            yield
+
+    def step(self, examples: Sequence[int], totals: dict[str, float], lr: float) -> None:
+        """Takes in one step: sums over its examples of the loss and of right answers, which say
+        nothing where fp16 overflowed and the step was skipped."""
+        progress, tokens = self.progress, sum(self.lengths[i] for i in examples)
+        self.tokens += tokens
+        self.left -= tokens
+        if progress.skipped == 0:
+            for sums in (progress.epoch_sums, progress.group_sums):
+                for name, value in {"examples": len(examples), **totals}.items():
+                    sums[name] = sums.get(name, 0.0) + value
+        shown = {name: f"{value:.3f}" for name, value in means(progress.epoch_sums).items()}
+        self.bar_now.set_postfix(shown | {"lr": f"{lr:.1e}"}, refresh=False)
+        self.bar_now.update(tokens)
+        is_whole = progress.step % GROUP == 0 and progress.skipped == 0
+        if progress.group_sums and (is_whole or progress.batch == self.last):
+            self.group(lr)
+
+    def group(self, lr: float) -> None:
+        """The line of the steps since the last one."""
+        progress = self.progress
+        rate = self.tokens / max(time.monotonic() - self.since, 1e-9)
+        self.since, self.tokens = time.monotonic(), 0
+        line = {"epoch": progress.epoch + 1, "step": progress.step, "lr": lr}
+        line |= means(progress.group_sums) | {"tokens_per_second": round(rate, 1)}
+        progress.group_sums = {}
+        self.write(line)
+        if distributed.is_main() and (self.bar_now.disable or not sys.stdout.isatty()):
+            left = tqdm.format_interval(self.left / rate)
+            print(f"{plain(line)}  {left} left", flush=True)
+
+    def evaluation(self, scores: dict[str, Any]) -> None:
+        """Takes in the scores on the dev set after an epoch."""
+        self.write(scores)
+        if distributed.is_main():
+            shown = "  ".join(
+                f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in scores.items()
+            )
+            print(shown, flush=True)
+
+    def write(self, line: dict[str, Any]) -> None:
+        distributed.in_main(lambda: self.append(json.dumps(line) + "\n"))
+
+    def append(self, text: str) -> None:
+        """Onto the disk, too: the next checkpoint relies on it."""
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error}") from None
+        self.progress.log_bytes += len(text.encode())
+
+
+def means(sums: dict[str, float]) -> dict[str, float]:
+    """The loss, and the share of right answers, per example."""
+    examples = sums.get("examples", 0.0)
+    return {name: value / examples for name, value in sums.items() if name != "examples"}
+
+
+def plain(line: dict[str, Any]) -> str:
+    """A line for where there is no terminal to draw a bar on."""
+    words = [f"epoch {line['epoch']}", f"step {line['step']}", f"lr {line['lr']:.1e}"]
+    rest = {k: v for k, v in line.items() if k not in ("epoch", "step", "lr", "tokens_per_second")}
+    words += [f"{name} {value:.3f}" for name, value in rest.items()]
+    return "  ".join([*words, f"{line['tokens_per_second']:,.0f} tokens/s"])
+
+
+def say(text: str) -> None:
+    """A line for people, from the main process alone."""
+    if distributed.is_main():
+        print(text, file=sys.stderr, flush=True)

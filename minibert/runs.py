@@ -1,0 +1,202 @@
+"""A run directory: what the training scripts are told, and what they leave on disk.
+
+`run.json` holds every setting, so that a run says how it was made and can be resumed with one
+flag. A setting that was not given takes its value from a recipe, which is a published one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minibert import __version__, distributed, files
+from minibert.checkpoint import differences
+from minibert.errors import UserError
+from minibert.optimization import Recipe
+from minibert.train import PRECISIONS, choose_precision
+
+Settings = dict[str, Any]
+VERSIONS = ("torch", "tokenizers", "safetensors", "numpy")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The flags that both training scripts have. The parser must have
+    argument_default=argparse.SUPPRESS: a flag that is not given is then not in the namespace, so
+    that a recipe or a resumed run can fill it in."""
+    add = parser.add_argument
+    add("--weights", help="checkpoint to start from: a directory, a name in weights/, a run, or a "
+        "checkpoint on the Hugging Face hub")  # fmt: skip
+    add("--out", metavar="RUN", help="directory for the results (default: runs/DATA-WEIGHTS-SEED)")
+    add("--epochs", type=positive(int), help="times to go through the training data")
+    add("--batch-size", type=positive(int), help="examples to an update, over all processes")
+    add("--lr", type=positive(float), help="the highest learning rate")
+    add("--max-length", type=positive(int), help="tokens that the model sees at once")
+    add("--precision", choices=["auto", *PRECISIONS], help="auto: bf16 where the hardware has it, "
+        "else fp16 on a GPU, else fp32 (default: auto)")  # fmt: skip
+    add("--accumulation", type=positive(int), metavar="N", help="compute each batch in N parts, "
+        "for less memory and the same result (default: 1)")  # fmt: skip
+    add("--seed", type=seed, help="of the head's first weights, dropout and order (default: 0)")
+    add("--device", help="cpu, cuda, cuda:1 … (default: cuda where there is one, else cpu)")
+    add("--limit", type=positive(int), metavar="N", help="train on the first N examples only")
+    add(
+        "--compile", action="store_true", help="torch.compile the model: slower start, faster steps"
+    )
+    add("--save-every", type=positive(int), metavar="STEPS", help="steps between checkpoints (500)")
+    add("--resume", metavar="RUN", help="go on with a run that was stopped, with its own settings "
+        "(only --device may differ)")  # fmt: skip
+
+
+DEFAULTS: Settings = {
+    "precision": "auto",
+    "accumulation": 1,
+    "seed": 0,
+    "limit": None,
+    "compile": False,
+    "save_every": 500,
+}
+
+
+def positive(kind: type) -> Callable[[str], Any]:
+    """An argparse type: a number above 0."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not value > 0 or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        return value
+
+    return parse
+
+
+def seed(text: str) -> int:
+    """An argparse type: what every random generator takes as a seed."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def resumed(given: Settings) -> tuple[Path, Settings]:
+    """The run that `--resume` names and its settings.
+
+    Raises:
+        UserError: there is no such run, or another setting was given than it was started with.
+    """
+    run = Path(given["resume"])
+    settings = read_run_json(run)["settings"]
+    asked = {k: v for k, v in given.items() if k not in ("resume", "device", "out") and v != "auto"}
+    changed = differences(settings, asked)
+    if "out" in given and Path(given["out"]).resolve() != run.resolve():
+        changed.append(f"out was '{run}' and is now {given['out']!r}")
+    if changed:
+        raise UserError(
+            f"{run} cannot be resumed with other settings than it has: {'; '.join(changed)}"
+        )
+    return run, settings | {k: v for k, v in given.items() if k == "device"}
+
+
+def read_run_json(run: Path) -> dict[str, Any]:
+    """What `start` wrote. Raises UserError: there is no such run."""
+    path = run / "run.json"
+    if not path.is_file():
+        raise UserError(f"{run} is no run to resume: it has no run.json")
+    facts = files.read_json(path)
+    for part in ("settings", "data"):
+        if not isinstance(facts.get(part), dict):
+            raise UserError(f"{path} has no {part}, so it was not written by this script")
+    return facts
+
+
+def directory_for(settings: Settings) -> Path:
+    """Where a new run goes; that it can, all processes learn from the main one.
+
+    Raises:
+        UserError: it is there already and not empty.
+    """
+    name = Path(str(settings["weights"])).name
+    data = Path(str(settings["data"] or settings["train"])).stem
+    run = Path(settings.get("out") or f"runs/{data}-{name}-{settings['seed']}")
+    distributed.in_main(lambda: check_new(run))
+    return run
+
+
+def check_new(run: Path) -> None:
+    """Raises UserError where something is in the way of a new run."""
+    try:
+        # A process that was killed as it began may have left a part of run.json.
+        is_taken = run.exists() and any(path.suffix != ".part" for path in run.iterdir())
+    except OSError as error:
+        raise UserError(f"{run} cannot be a run: {error}; choose another --out") from None
+    if (run / "run.json").exists():
+        raise UserError(
+            f"{run} exists already; go on with it by --resume {run}, or choose another --out"
+        )
+    if is_taken:
+        raise UserError(f"{run} exists already and is no run; choose another --out")
+
+
+def start(
+    run: Path, settings: Settings, data: Mapping[str, Any], counts: Mapping[str, int]
+) -> None:
+    """Makes the directory and writes run.json: settings, versions, data with their sums, counts."""
+    facts = {
+        "settings": settings,
+        "data": data,
+        "counts": counts,
+        "versions": {"minibert": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in VERSIONS},
+        "machine": platform.machine(),
+        "processes": distributed.world_size(),
+        "command": sys.argv,
+    }
+
+    def write() -> None:
+        check_new(run)
+        files.write_json(run / "run.json", facts)
+
+    distributed.in_main(write)
+
+
+def again(script: str, run: Path) -> str:
+    """The command that goes on with a run."""
+    n = distributed.world_size()
+    start = "python" if n == 1 else f"torchrun --nproc_per_node={n}"
+    return f"{start} {script} --resume {shlex.quote(str(run))}"
+
+
+def device_of(settings: Settings) -> torch.device:
+    """The device of this process."""
+    name = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used here: {reason}") from None
+    return device
+
+
+def recipe_of(settings: Settings, device: torch.device) -> Recipe:
+    """The part of the settings that the loop needs; fills in the precision that auto stands for."""
+    if settings["precision"] == "auto":
+        settings["precision"] = choose_precision(device)
+    names = ("epochs", "batch_size", "lr", "seed", "precision", "accumulation", "compile")
+    return Recipe(**{k: settings[k] for k in names}, save_every=settings["save_every"])
+
+
+def check_data(run: Path, data: Mapping[str, Any]) -> None:
+    """Raises UserError if a resumed run would go on with other data than it was started with."""
+    before = read_run_json(run)["data"]
+    for part, facts in data.items():
+        if before.get(part, {}).get("sha256") != facts["sha256"]:
+            raise UserError(f"{facts['file']} is no longer the {part} data that {run} began with")
