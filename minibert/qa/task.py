@@ -27,7 +27,7 @@ from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.decoding import Prediction, decode, find_best_threshold
 from minibert.qa.reading import QuestionSet
 from minibert.qa.windows import Windows, make_windows
-from minibert.tokenizer import SPECIAL, save_tokenizer
+from minibert.tokenizer import SPECIAL, check_vocabulary, save_tokenizer
 
 EVALUATION_BATCH = 32
 N_FAILURES = 50
@@ -44,12 +44,7 @@ class QASettings(NamedTuple):
 
 def check_fits(config: BertConfig, tokenizer: Tokenizer, settings: QASettings) -> None:
     """Raises UserError where a model cannot read what the tokenizer and the settings make."""
-    entries = max(tokenizer.get_vocab().values()) + 1
-    if entries > config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {entries} entries and the model {config.vocab_size}: they do not "
-            "belong together; name another checkpoint"
-        )
+    check_vocabulary(tokenizer, config, "the checkpoint")
     if config.type_vocab_size < 2:
         raise UserError(
             "the model knows one token type only, so it cannot tell a question from its context; "
