@@ -111,6 +111,7 @@ def prepare(
     directory = resumed or runs.directory_for(settings)
     if resumed:
         runs.check_data(resumed, data)
+    runs.make_repeatable(device)
     torch.manual_seed(settings["seed"])  # for the head, which no checkpoint holds
     weights = hub.find(settings["weights"])
     model = BertForQuestionAnswering.from_pretrained(weights).to(device)

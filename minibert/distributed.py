@@ -6,6 +6,7 @@ in the environment. Without torchrun there is one process, number 0 of 1, and no
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ def processes(device_type: str) -> Iterator[None]:
         if device_type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+        if not is_main():  # what the main process says is enough
+            logging.getLogger("minibert").setLevel(logging.ERROR)
     try:
         yield
     except UserError as error:

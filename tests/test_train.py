@@ -22,7 +22,7 @@ from numpy_checkpoint import TINY
 from tiny_qa import Tiny, has_gradient, records, results
 from torch import Tensor, nn
 
-from minibert import checkpoint
+from minibert import checkpoint, runs
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering
 from minibert.optimization import Recipe, learning_rate, make_optimizer
@@ -572,6 +572,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     a, b, c = (results(tiny.folder / name) for name in "abc")
     assert a == b
     assert a["model.safetensors"] != c["model.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_gpu_is_told_to_add_up_in_one_order(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", told.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    runs.make_repeatable(torch.device(kind))
+    assert told == ([True] if kind == "cuda" else [])
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if kind == "cuda" else None)
 
 
 def test_every_example_is_learned_from_once_an_epoch(tiny: Tiny) -> None:
