@@ -178,7 +178,7 @@ class Training:
         for number, part in enumerate(parts, 1):
             batch = {k: x.to(self.device) for k, x in self.task.batch(part).items()}
             with self.no_sync(number < len(parts)):
-                with self.autocast():
+                with autocast(self.device, self.recipe.precision):
                     loss, right = self.task.loss(self.computing, batch)
                 weight = 1.0 if share else 0.0
                 # DistributedDataParallel takes the mean over processes, where a sum is wanted.
@@ -195,15 +195,10 @@ class Training:
             return self.computing.no_sync()
         return nullcontext()
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Matrix products in 16 bits, unless the recipe says fp32."""
-        dtype = PRECISIONS[self.recipe.precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
-
     def end_epoch(self) -> None:
         """Scores the dev set, and keeps the model if it is the best so far."""
         progress = self.progress
-        with self.autocast():
+        with autocast(self.device, self.recipe.precision):
             scores, results = self.task.evaluate(self.model)
         scores = {"epoch": progress.epoch + 1, **scores}
         self.log.evaluation(scores)
@@ -224,6 +219,12 @@ class Training:
     def save(self) -> None:
         """A checkpoint, from which the run can go on."""
         checkpoint.save(self.run, self.progress, self.model, self.optimizer, self.scaler)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Matrix products in 16 bits, unless the precision is fp32."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
 def choose_precision(device: torch.device) -> str:

@@ -29,7 +29,7 @@ from minibert.qa.task import QASettings, answer, check_fits
 from minibert.qa.windows import check_lengths, make_windows
 from minibert.report import say
 from minibert.tokenizer import SPECIAL, load_tokenizer
-from minibert.train import PRECISIONS, choose_precision
+from minibert.train import PRECISIONS, autocast, choose_precision
 
 # What train_qa.py starts from and trains with, by the language of the data, if told nothing else.
 USUAL_WEIGHTS: dict[Metric, str] = {"cmrc2018": "bert-base-chinese", "squad": "bert-base-cased"}
@@ -114,8 +114,7 @@ class Reader:
 
     def autocast(self) -> torch.autocast:
         """The precision that the run was scored with, so that its scores come out again."""
-        device, dtype = next(self.model.parameters()).device, PRECISIONS[self.precision]
-        return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+        return autocast(next(self.model.parameters()).device, self.precision)
 
 
 def load_reader(name: str, device: str | None = None) -> Reader:
