@@ -17,6 +17,7 @@ import torch
 from minibert import checkpoint, datasets, distributed, hub, runs
 from minibert.cli import guard
 from minibert.errors import UserError
+from minibert.memory import keep_freed_memory
 from minibert.metrics import metric_for
 from minibert.model import BertForQuestionAnswering
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
@@ -76,6 +77,7 @@ def run(given: dict[str, Any]) -> int:
     """Trains, or goes on with a run; returns the exit code."""
     directory, settings = runs.resumed(given) if "resume" in given else (None, dict(given))
     device = runs.device_of(settings)
+    keep_freed_memory()
     with distributed.processes(device.type):
         if directory is not None and checkpoint.is_finished(directory, settings["epochs"]):
             checkpoint.tidy(directory)
