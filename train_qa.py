@@ -17,30 +17,20 @@ import torch
 from minibert import checkpoint, datasets, distributed, hub, runs
 from minibert.cli import guard
 from minibert.errors import UserError
-from minibert.metrics import metric_for
+from minibert.memory import keep_freed_memory
+from minibert.metrics import Metric
 from minibert.model import BertForQuestionAnswering
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import QuestionSet, read_questions
+from minibert.qa.reading import HELD_OUT, QuestionSet, read_questions
+from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
 
-CMRC_BASELINE = {
-    "recipe": "CMRC 2018 baseline (ymcui/cmrc2018, baseline/README.md)",
-    **{"lr": 3e-5, "batch_size": 32, "epochs": 2, "max_length": 512, "doc_stride": 128},
-}
-BERT_PAPER = {
-    "recipe": "BERT paper, section 4.2, and run_squad.py",
-    **{"lr": 5e-5, "batch_size": 32, "epochs": 3, "max_length": 384, "doc_stride": 128},
-}
 DESCRIPTION = """Fine-tunes a BERT to answer questions about a text (extractive question answering).
 
-Settings that are not given are those of a published recipe, chosen by the language of the data:
-  Chinese   3e-5, batch 32, 2 epochs, length 512, stride 128: the CMRC 2018 baseline
-            (ymcui/cmrc2018, baseline/README.md), from bert-base-chinese
-  other     5e-5, batch 32, 3 epochs, length 384, stride 128: the BERT paper (section 4.2) and
-            google-research/bert, run_squad.py, from bert-base-cased
+Settings that are not given are those of a published recipe, chosen by the data:
 """
 
 
@@ -52,15 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
-        description=DESCRIPTION,
+        description=DESCRIPTION + "".join(map(recipe_in_words, PUBLISHED)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # see runs.add_options
     )
     add = result.add_argument
-    add("--data", metavar="NAME|DIR", help="cmrc2018, squad, squad2 or drcd, fetched on first use; "
-        "or a directory with train*.json and dev*.json in the layout of SQuAD or CMRC")  # fmt: skip
-    add("--train", metavar="FILE", help="the training questions, instead of --data")
-    add("--dev", metavar="FILE", help="the questions to score on, instead of --data")
+    add("--data", metavar="NAME|FILE|DIR", help="cmrc2018, squad, squad2 or drcd, fetched on first "
+        "use; a file of questions to train on, in the layout of SQuAD or CMRC; or a directory with "
+        "train*.json and dev*.json")  # fmt: skip
+    add("--train", metavar="FILE", help="the questions to train on, instead of those of --data")
+    add("--dev", metavar="FILE", help="the questions to score on, instead of those of --data; "
+        f"where there are none, every {HELD_OUT}th context of the training file is held out for "
+        "that, from the first one on")  # fmt: skip
     add("--doc-stride", type=runs.positive(int), metavar="TOKENS", help="from one window's start "
         "to the next's, where a text is longer than --max-length; as in run_squad.py "
         "(transformers' stride is the overlap of two windows instead)")  # fmt: skip
@@ -72,17 +65,31 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def recipe_in_words(metric: Metric) -> str:
+    """Two lines of the help."""
+    names = ", ".join(name for name, language in LANGUAGES.items() if language == metric)
+    usual = PUBLISHED[metric]
+    lr = f"{usual.lr:.0e}".replace("e-0", "e-")
+    kind = "in Chinese" if metric == "cmrc2018" else "in another language"
+    return (
+        f"  {names}, other data {kind}: {usual.recipe}\n"
+        f"      {lr}, batch {usual.batch_size}, {usual.epochs} epochs, length {usual.max_length}, "
+        f"stride {usual.doc_stride}, from {usual.weights}\n"
+    )
+
+
 def run(given: dict[str, Any]) -> int:
     """Trains, or goes on with a run; returns the exit code."""
     directory, settings = runs.resumed(given) if "resume" in given else (None, dict(given))
     device = runs.device_of(settings)
+    keep_freed_memory()
     with distributed.processes(device.type):
         if directory is not None and checkpoint.is_finished(directory, settings["epochs"]):
             checkpoint.tidy(directory)
             say(f"{directory} is finished: all its epochs are done, nothing is left to do")
             return 0
         questions = read_data(settings)
-        settings = with_defaults(settings, questions["dev"])
+        settings = with_defaults(settings, questions)
         training = prepare(settings, questions, device, directory)
         try:
             training.go()
@@ -128,36 +135,62 @@ def prepare(
 
 
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
-    """The training and the dev questions that --data, or --train and --dev, name."""
-    found = {part: Path(settings[part]) for part in ("train", "dev") if settings.get(part)}
-    if settings.get("data") and len(found) < 2:
-        found = datasets.find(settings["data"]) | found
-    missing = [part for part in ("train", "dev") if part not in found]
-    if missing:
-        raise UserError(
-            "name the data: --data cmrc2018 (or squad, squad2, drcd, or a directory), or "
-            f"--train FILE and --dev FILE; there is no {missing[0]} file yet"
+    """The questions to train on and those to score on, which --data, --train and --dev name."""
+    files = find_data(settings)
+    if "dev" in files:
+        questions = {part: read_questions(files[part]) for part in ("train", "dev")}
+    else:
+        say(
+            f"no questions to score on are named: every {HELD_OUT}th context of "
+            f"{files['train'].name} is held out for that (--dev FILE names others)"
         )
-    questions = {part: read_questions(found[part]) for part in ("train", "dev")}
+        questions = {
+            "train": read_questions(files["train"], "train"),
+            "dev": read_questions(files["train"], "dev"),
+        }
     for part in questions.values():
         say(part.summary())
     return questions
 
 
-def with_defaults(settings: dict[str, Any], dev: QuestionSet) -> dict[str, Any]:
-    """The settings with a published recipe for whatever was not given, by the data's language."""
+def find_data(settings: dict[str, Any]) -> dict[str, Path]:
+    """The file of the training questions, and that of the dev questions where one is named."""
+    files = {part: Path(settings[part]) for part in ("train", "dev") if settings.get(part)}
+    if settings.get("data"):
+        if len(files) == 2:
+            raise UserError("--train and --dev name all data there is to name; leave out --data")
+        found = datasets.find(settings["data"])
+        if "data" in found:  # a single file
+            found = {"train": found["data"]}
+            if "train" in files:
+                raise UserError(
+                    f"--data {settings['data']} and --train both name a file to train on; leave "
+                    "one out, and name the questions to score on with --dev"
+                )
+        files = found | files
+    if "train" not in files:
+        raise UserError(
+            "name the data: --data cmrc2018 (or squad, squad2, drcd, a file or a directory), or "
+            "--train FILE and --dev FILE; there is no file to train on yet"
+        )
+    return files
+
+
+def with_defaults(settings: dict[str, Any], questions: dict[str, QuestionSet]) -> dict[str, Any]:
+    """The settings with a published recipe for whatever was not given, by the data."""
     if "recipe" in settings:  # a resumed run has everything already
         return settings
-    language = metric_for(question.context for question in dev.questions[:1000])
-    chinese = language == "cmrc2018"
-    weights = "bert-base-chinese" if chinese else "bert-base-cased"
+    language = LANGUAGES.get(settings.get("data", "")) or usual_metric(questions["train"])
+    usual = PUBLISHED[language]
     if "weights" not in settings:
-        say(f"the texts are {'Chinese' if chinese else 'not Chinese'}: starting from {weights}")
+        is_chinese = "Chinese" if language == "cmrc2018" else "not Chinese"
+        say(f"the texts are {is_chinese}: starting from {usual.weights}")
+    metric = usual_metric(questions["dev"])
     filled = {
-        **{"data": None, "train": None, "dev": None, "weights": weights, "metric": language},
+        **{"data": None, "train": None, "dev": None, "metric": metric},
         **runs.DEFAULTS,
-        **(CMRC_BASELINE if chinese else BERT_PAPER),
-        "max_answer_length": MAX_ANSWER_LENGTH[language],
+        **usual._asdict(),
+        "max_answer_length": MAX_ANSWER_LENGTH[metric],
     }
     return filled | settings
 

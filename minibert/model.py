@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.config import ACTIVATIONS, BertConfig
+from minibert.dropout import Dropout, dropout
 from minibert.inputs import check_inputs, visible_tokens
 from minibert.weights import PreTrainedModel
 
@@ -35,7 +36,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, C)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, C)
         self.layer_norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         positions = torch.arange(input_ids.size(1), device=input_ids.device)  # (T)
@@ -63,12 +64,12 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, OptTensor]:
         # (B, T, C) -> (B, H, T, D), three times
         q, k, v = (self.split_heads(linear(x)) for linear in (self.query, self.key, self.value))
-        dropout = self.dropout if self.training else 0.0
+        rate = self.dropout if self.training else 0.0
         probs = None
-        if output_attentions:
-            context, probs = explicit_attention(q, k, v, visible, dropout)
-        else:  # the same formula in one kernel, which need not keep the (T, T) probabilities
-            context = F.scaled_dot_product_attention(q, k, v, visible, dropout)
+        if output_attentions or (rate and x.device.type == "cpu"):
+            context, probs = explicit_attention(q, k, v, visible, rate)
+        else:  # the same formula in one kernel, which on a CPU is slow where it draws a dropout
+            context = F.scaled_dot_product_attention(q, k, v, visible, rate)
         context = context.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         return self.output(context), probs
 
@@ -79,18 +80,18 @@ class SelfAttention(nn.Module):
 
 
 def explicit_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: OptTensor, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, visible: OptTensor, rate: float
 ) -> tuple[Tensor, Tensor]:
     """softmax(QK^T / sqrt(D)) V (Vaswani et al., equation 1), for q, k, v of shape (B, H, T, D).
 
     `visible` is (B, 1, 1, T), True where a token may be looked at, or None where all may. Returns
-    the weighted sums (B, H, T, D) and the probabilities (B, H, T, T), after dropout.
+    the weighted sums (B, H, T, D) and the probabilities (B, H, T, T), after dropout at `rate`.
     """
+    q = q / math.sqrt(q.size(3))  # before the product, where it is fewer numbers to divide
     scores = q @ k.transpose(2, 3)  # (B, H, T, D) @ (B, H, D, T) -> (B, H, T, T)
-    scores = scores / math.sqrt(q.size(3))
     if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
-    probs = F.dropout(torch.softmax(scores, dim=3), dropout)
+        scores = scores + torch.where(visible, 0.0, -math.inf).to(scores.dtype)
+    probs = dropout(torch.softmax(scores, dim=3), rate)
     return probs @ v, probs  # (B, H, T, T) @ (B, H, T, D) -> (B, H, T, D)
 
 
@@ -117,7 +118,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, x: Tensor, visible: OptTensor, output_attentions: bool
@@ -229,7 +230,7 @@ class BertForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         rate = config.classifier_dropout
         self.bert = BertModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
+        self.dropout = Dropout(config.hidden_dropout_prob if rate is None else rate)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.initialize(self.classifier)
 

@@ -7,7 +7,6 @@ with the word "omega" or 乙. So what it must answer is known beforehand.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 from pathlib import Path
@@ -114,8 +113,3 @@ def squad_file(path: Path, text: str, answers: list[str]) -> Path:
     data = {"version": "1", "data": [{"title": "t", "paragraphs": [{"context": text, "qas": qas}]}]}
     path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
     return path
-
-
-def import_train_qa(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(REPOSITORY))
-    return importlib.import_module("train_qa")

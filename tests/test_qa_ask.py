@@ -24,16 +24,12 @@ from qa_finder import (
     Capture,
     fails,
     finder,
-    import_train_qa,
     minibert,
     run_json,
-    squad_file,
     write_vocabulary,
 )
 
-from minibert.qa.ask import USUAL_LENGTHS, USUAL_WEIGHTS, load_reader
-from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import read_questions
+from minibert.qa.ask import load_reader
 from minibert.qa.task import QASettings
 
 Context = Callable[[str], Path]
@@ -332,20 +328,6 @@ def test_a_checkpoint_without_a_run_is_asked_as_is_usual_for_the_language(
     assert big.settings_for([text]) == QASettings(usual, 128, longest, metric)
     small = load_reader(str(finder(tmp_path / "small", max_position_embeddings=48)))
     assert small.settings_for([text]) == QASettings(48, 16, longest, metric)
-
-
-def test_the_usual_lengths_and_weights_are_those_of_train_qa(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    train_qa = import_train_qa(monkeypatch)
-    for metric, recipe in (("cmrc2018", train_qa.CMRC_BASELINE), ("squad", train_qa.BERT_PAPER)):
-        assert USUAL_LENGTHS[metric] == (recipe["max_length"], recipe["doc_stride"])
-        text = CHINESE if metric == "cmrc2018" else ENGLISH
-        data = read_questions(squad_file(tmp_path / "dev.json", text, [text[-5:]]))
-        settings = train_qa.with_defaults({}, data)
-        assert settings["metric"] == metric
-        assert USUAL_WEIGHTS[metric] == settings["weights"]
-        assert MAX_ANSWER_LENGTH[metric] == settings["max_answer_length"]
 
 
 def test_no_answer_is_given_from_the_threshold_of_the_run_on(

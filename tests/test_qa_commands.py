@@ -21,7 +21,6 @@ from qa_finder import (
     Capture,
     fails,
     finder,
-    import_train_qa,
     minibert,
     parser,
     run_json,
@@ -29,6 +28,7 @@ from qa_finder import (
     write_vocabulary,
 )
 
+import train_qa
 from minibert.qa.peek import abridged
 
 
@@ -54,7 +54,6 @@ def test_evaluate_gives_what_the_training_run_gave_to_the_byte(
     answers: list[str],
     precision: str,
 ) -> None:
-    train_qa = import_train_qa(monkeypatch)
     monkeypatch.setattr("minibert.qa.ask.choose_precision", lambda device: precision)
     start = write_checkpoint(write_vocabulary(tmp_path / "start"), CONFIG)
     data = squad_file(tmp_path / "data" / "train.json", ENGLISH * 3, answers)

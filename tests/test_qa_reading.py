@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,7 @@ def test_the_summary_is_one_line_that_mentions_what_was_mended(tmp_path: Path) -
         "layout": "squad",
         "version": "",
         "sha256": hashlib.sha256(file.path.read_bytes()).hexdigest(),
+        "contexts_taken": "all",
         "contexts": 1,
         "questions": 1,
         "impossible": 0,
@@ -355,6 +357,49 @@ def test_the_summary_is_one_line_that_mentions_what_was_mended(tmp_path: Path) -
         "absent": 1,
         "unlocated": 0,
     }
+
+
+# One file that is all there is
+
+
+@pytest.mark.parametrize("name", REAL[1:4] + REAL[-1:])
+def test_every_tenth_context_of_a_real_file_is_one_part_and_the_rest_the_other(
+    shared: Path, real: Callable[[str], QuestionSet], name: str
+) -> None:
+    whole = real(name)
+    train, dev = (read_questions(shared / "data" / name, part) for part in ("train", "dev"))
+    place = {question.id: i for i, question in enumerate(whole.questions)}
+    both = sorted([*train.questions, *dev.questions], key=lambda question: place[question.id])
+    assert both == whole.questions
+    contexts = list(dict.fromkeys(question.context for question in whole.questions))
+    assert {question.context for question in dev.questions} == set(contexts[::10])
+    assert not {q.context for q in dev.questions} & {q.context for q in train.questions}
+    counts = [asdict(part.counts) for part in (train, dev, whole)]
+    assert all(counts[0][key] + counts[1][key] == counts[2][key] for key in counts[2])
+    assert train.sha256 == dev.sha256 == whole.sha256
+    assert train.summary().startswith(f"{whole.path.name} (all but every 10th context): ")
+    assert dev.as_dict()["contexts_taken"] == "every 10th"
+
+
+def test_a_text_that_is_in_a_file_twice_is_in_one_part(tmp_path: Path) -> None:
+    texts = ["the same text", *(f"text {i}" for i in range(11)), "the same text"]
+    qas = [{"question": "?", "answers": [{"text": "text", "answer_start": 0}]}]
+    paragraphs = [
+        {"context": text, "qas": [qas[0] | {"id": f"{i}"}]} for i, text in enumerate(texts)
+    ]
+    path = write(tmp_path, {"data": [{"paragraphs": paragraphs}]})
+    dev, train = read_questions(path, "dev"), read_questions(path, "train")
+    assert [question.id for question in dev.questions] == ["0", "10", "12"]
+    assert [question.id for question in train.questions] == [*map(str, range(1, 10)), "11"]
+
+
+def test_a_fault_in_the_part_that_is_not_taken_is_a_fault(tmp_path: Path) -> None:
+    documents = squad_with(("Ada", 0)), squad_with(("Eve", 0), context="Another text about Eve.")
+    both = {"data": [article for document in documents for article in document["data"]]}
+    with pytest.raises(UserError, match="already used"):
+        read_questions(write(tmp_path, both), "train")
+    with pytest.raises(UserError, match="too few contexts to hold out every 10th"):
+        read_questions(write(tmp_path, documents[0]), "train")
 
 
 # Faults: files that cannot be read at all

@@ -25,7 +25,7 @@ import torch
 from forked import Ended, Forks, forks
 from hub_server import FakeHub
 from numpy_checkpoint import CHINESE, TINY, write_checkpoint
-from tiny_qa import RESULTS, SETTINGS, Tiny
+from tiny_qa import RESULTS, SETTINGS, Tiny, results, write_questions
 
 import train_qa
 from minibert import datasets
@@ -35,6 +35,7 @@ from minibert.metrics import score_all
 from minibert.model import BertForQuestionAnswering
 from minibert.optimization import Recipe
 from minibert.qa.reading import read_questions
+from minibert.qa.recipes import LANGUAGES
 from minibert.qa.task import QASettings, QATask, check_fits, span_loss
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
@@ -310,13 +311,16 @@ def test_help_names_the_recipes_and_their_sources(capsys: pytest.CaptureFixture[
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert (
-        "Chinese 3e-5, batch 32, 2 epochs, length 512, stride 128: the CMRC 2018 baseline "
-        "(ymcui/cmrc2018, baseline/README.md), from bert-base-chinese"
+        "cmrc2018, drcd, other data in Chinese: CMRC 2018 baseline (ymcui/cmrc2018, "
+        "baseline/README.md) 3e-5, batch 32, 2 epochs, length 512, stride 128, from "
+        "bert-base-chinese "
     ) in text
     assert (
-        "other 5e-5, batch 32, 3 epochs, length 384, stride 128: the BERT paper (section 4.2) and "
-        "google-research/bert, run_squad.py, from bert-base-cased"
+        "squad, squad2, other data in another language: BERT paper (section 4.2) and "
+        "google-research/bert, run_squad.py 5e-5, batch 32, 3 epochs, length 384, stride 128, "
+        "from bert-base-cased "
     ) in text
+    assert "every 10th context of the training file is held out" in text
     for flag in ("--data", "--precision", "--accumulation", "--compile", "--resume", "--limit"):
         assert flag in text
 
@@ -349,16 +353,38 @@ def test_defaults_follow_the_language_of_the_data(
         dev = replace(dev, questions=[replace(q, context=TRADITIONAL) for q in dev.questions])
     else:
         dev = read_questions(shared / f"data/{data}/dev.json")
-    filled = train_qa.with_defaults({"train": "a.json", "dev": "b.json"}, dev)
+    both = {"train": dev, "dev": dev}
+    filled = train_qa.with_defaults({"train": "a.json", "dev": "b.json"}, both)
     assert {name: filled[name] for name in recipe} == recipe
     assert says in capsys.readouterr().err
     # What is given goes before the recipe, piece by piece, and the metric is not the language.
     for given in ({"lr": 1e-4}, {"metric": "squad"}, {"metric": "cmrc2018"}, {"weights": "./mine"}):
-        filled = train_qa.with_defaults(dict(given), dev)
+        filled = train_qa.with_defaults(dict(given), both)
         assert {name: filled[name] for name in recipe} == recipe | given
-    assert "starting from" not in capsys.readouterr().err.splitlines()[-1:]
-    train_qa.with_defaults({"weights": "./mine"}, dev)
-    assert capsys.readouterr().err == ""
+        said = capsys.readouterr().err
+        assert (said == "") if "weights" in given else (says in said)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        *(("cmrc2018", CHINESE_RECIPE), ("drcd", CHINESE_RECIPE)),
+        *(("squad", OTHER_RECIPE), ("squad2", OTHER_RECIPE)),
+    ],
+)
+def test_the_recipe_follows_the_training_data_and_the_metric_the_dev_data(
+    shared: Path, name: str, recipe: dict[str, Any]
+) -> None:
+    assert set(datasets.MANIFEST) == set(LANGUAGES)
+    chinese = read_questions(shared / "data/cmrc2018/dev.json")
+    english = read_questions(shared / "data/squad/dev.json")
+    for train in (chinese, english):  # of a data set with a name the language is known
+        filled = train_qa.with_defaults({"data": name}, {"train": train, "dev": chinese})
+        assert filled["weights"] == recipe["weights"] and filled["lr"] == recipe["lr"]
+        assert (filled["metric"], filled["max_answer_length"]) == ("cmrc2018", 80)
+    filled = train_qa.with_defaults({"train": "a.json"}, {"train": chinese, "dev": english})
+    assert filled["weights"] == "bert-base-chinese"
+    assert (filled["metric"], filled["max_answer_length"]) == ("squad", 30)
 
 
 def test_a_directory_of_data_and_a_limit_of_questions(
@@ -375,6 +401,51 @@ def test_a_directory_of_data_and_a_limit_of_questions(
     limited = replace(tiny.train, questions=tiny.train.questions[:5])
     assert facts["counts"]["train_windows"] == len(tiny.task(limited).lengths) < 10
     assert facts["data"]["train"]["file"] == str(folder / "train.json")
+
+
+@pytest.mark.parametrize("flag", ["data", "train"])
+def test_of_a_single_file_every_tenth_context_is_held_out(
+    tiny: Tiny, server: Forks, tmp_path: Path, flag: str
+) -> None:
+    """Two runs of the same file hold out the same, and one that was stopped goes on with it."""
+    path = tiny.folder / "train.json"
+    for run in ("run", "again"):
+        arguments = tiny.arguments(tmp_path / run, **{"train": None, "dev": None, flag: path})
+        ended = server.run([*arguments, "--epochs", "1"])
+        assert ended.code == 0, ended.err
+    err = ended.err[0]
+    assert "every 10th context of train.json is held out for that (--dev FILE names others)" in err
+    assert "train.json (all but every 10th context): 21 questions on 21 contexts, 21 answers" in err
+    assert "train.json (every 10th context): 3 questions on 3 contexts, 3 answers" in err
+    data = json_of(tmp_path / "run/run.json")["data"]
+    assert [data[part]["contexts_taken"] for part in ("train", "dev")] == [
+        "all but every 10th",
+        "every 10th",
+    ]
+    assert [data[part]["questions"] for part in ("train", "dev")] == [21, 3]
+    held_out = [tiny.train.questions[i].id for i in (0, 10, 20)]
+    assert list(json_of(tmp_path / "run/predictions.json")) == held_out
+    assert results(tmp_path / "run") == results(tmp_path / "again")
+    shutil.rmtree(tmp_path / "again/checkpoints")
+    for name in ("last", "model.safetensors", "predictions.json"):
+        path = tmp_path / "again" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert server.run(["--resume", str(tmp_path / "again")]).code == 0
+    assert results(tmp_path / "run") == results(tmp_path / "again")
+
+
+def test_a_file_of_one_context_needs_another_to_score_on(
+    tiny: Tiny, server: Forks, tmp_path: Path
+) -> None:
+    path = write_questions(tmp_path / "one.json", 1)
+    one = {"train": None, "data": path}
+    error = error_of(server.run(tiny.arguments(tmp_path / "run", dev=None, **one)))
+    assert "one.json has too few contexts to hold out every 10th" in error
+    assert "--dev FILE" in error
+    assert server.run([*tiny.arguments(tmp_path / "run", **one), "--epochs", "1"]).code == 0
+    facts = json_of(tmp_path / "run/run.json")["data"]
+    assert facts["train"]["questions"] == 1 and facts["dev"]["questions"] == 8
+    assert facts["train"]["contexts_taken"] == facts["dev"]["contexts_taken"] == "all"
 
 
 def test_questions_without_an_answer_get_a_threshold_and_their_own_scores(
@@ -430,7 +501,9 @@ def error_of(ended: Ended) -> str:
     [
         ({"data": "cmrc", "train": None, "dev": None}, "did you mean cmrc2018?"),
         ({"train": None, "dev": None}, "name the data: --data cmrc2018"),
-        ({"dev": None}, "there is no dev file yet"),
+        ({"train": None}, "there is no file to train on yet"),
+        ({"data": "squad"}, "--train and --dev name all data there is to name; leave out --data"),
+        ({"data": __file__, "dev": None}, "both name a file to train on"),
         ({"train": "nowhere.json"}, "nowhere.json"),
         ({"weights": "bert-base-chinesee"}, "bert-base-chinesee"),
         ({"weights": "no such/place/at all"}, "there is no directory no such/place/at all"),

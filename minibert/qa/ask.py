@@ -21,19 +21,16 @@ from tokenizers import Tokenizer
 
 from minibert import files, hub, runs
 from minibert.errors import UserError
-from minibert.metrics import Metric, metric_for
+from minibert.metrics import metric_for
 from minibert.model import BertForQuestionAnswering
 from minibert.qa.decoding import MAX_ANSWER_LENGTH, Prediction
 from minibert.qa.reading import Question
+from minibert.qa.recipes import PUBLISHED
 from minibert.qa.task import QASettings, answer, check_fits
 from minibert.qa.windows import check_lengths, make_windows
 from minibert.report import say
 from minibert.tokenizer import SPECIAL, load_tokenizer
 from minibert.train import PRECISIONS, autocast, choose_precision
-
-# What train_qa.py starts from and trains with, by the language of the data, if told nothing else.
-USUAL_WEIGHTS: dict[Metric, str] = {"cmrc2018": "bert-base-chinese", "squad": "bert-base-cased"}
-USUAL_LENGTHS: dict[Metric, tuple[int, int]] = {"cmrc2018": (512, 128), "squad": (384, 128)}
 
 
 class Reply(NamedTuple):
@@ -107,9 +104,9 @@ class Reader:
         if self.settings is not None:
             return self.settings
         metric = metric_for(texts)
-        max_length, doc_stride = USUAL_LENGTHS[metric]
-        max_length = min(max_length, self.model.config.max_position_embeddings)
-        doc_stride = max(1, min(doc_stride, max_length // 3))
+        usual = PUBLISHED[metric]
+        max_length = min(usual.max_length, self.model.config.max_position_embeddings)
+        doc_stride = max(1, min(usual.doc_stride, max_length // 3))
         return QASettings(max_length, doc_stride, MAX_ANSWER_LENGTH[metric], metric)
 
     def autocast(self) -> torch.autocast:
@@ -157,7 +154,7 @@ def find_model(name: str) -> Path:
         folders = [path for path in Path(name).parent.glob("*") if path.is_dir()]
         folders += [path for path in Path("runs").glob("*") if path.is_dir()]
         known = [path.name for path in hub.weights_folder().glob("*") if path.is_dir()]
-        known += [*map(str, folders), *USUAL_WEIGHTS.values()]
+        known += [*map(str, folders), *(usual.weights for usual in PUBLISHED.values())]
         near = difflib.get_close_matches(name, known, n=1)
         raise UserError(f"{error}; did you mean {near[0]}?" if near else str(error)) from None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from minibert.errors import UserError
-from minibert.metrics import Metric, metric_for, score_all
+from minibert.metrics import Metric, score_all
 
 if TYPE_CHECKING:
     from minibert.qa.reading import QuestionSet
@@ -155,6 +155,7 @@ def _ask(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from minibert import files
     from minibert.qa.ask import load_reader, plain_warnings
+    from minibert.qa.recipes import usual_metric
     from minibert.qa.task import QATask
 
     out = Path(args.out) if args.out else None
@@ -190,15 +191,12 @@ def read_data(name: str, *parts: str) -> QuestionSet:
     return read_questions(next(iter(found.values())))
 
 
-def usual_metric(data: QuestionSet) -> Metric:
-    """The metric for the language of these texts."""
-    return metric_for(question.context for question in data.questions[:1000])
-
-
 # score
 
 
 def _score(args: argparse.Namespace) -> int:
+    from minibert.qa.recipes import usual_metric
+
     path = Path(args.predictions)
     predictions = read_predictions(path)
     data = read_data(args.data)
@@ -247,24 +245,24 @@ def some(names: tuple[str, ...]) -> str:
 
 
 def _peek(args: argparse.Namespace) -> int:
-    from minibert.qa.ask import USUAL_LENGTHS, USUAL_WEIGHTS, find_model, plain_warnings
+    from minibert.qa.ask import find_model, plain_warnings
     from minibert.qa.peek import describe
+    from minibert.qa.recipes import PUBLISHED, usual_metric
     from minibert.tokenizer import load_tokenizer
 
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
     data = read_data(args.data, "train", "dev")
-    metric = usual_metric(data)
-    max_length, doc_stride = USUAL_LENGTHS[metric]
-    weights = args.weights or USUAL_WEIGHTS[metric]
+    usual = PUBLISHED[usual_metric(data)]
+    weights = args.weights or usual.weights
     tokenizer = load_tokenizer(find_model(weights))
     trainable = data.trainable
     n = min(args.count, len(trainable))
     if not n:
         raise UserError(f"{data.path} has no question whose answer is in its text, so none to show")
     chosen = [trainable[i * len(trainable) // n] for i in range(n)]
-    max_length = max_length if args.max_length is None else args.max_length
-    doc_stride = doc_stride if args.doc_stride is None else args.doc_stride
+    max_length = usual.max_length if args.max_length is None else args.max_length
+    doc_stride = usual.doc_stride if args.doc_stride is None else args.doc_stride
     with plain_warnings():
         lines = describe(chosen, tokenizer, max_length, doc_stride)
     print(f"{data.summary()}\ntokens of {weights}\n")

@@ -21,11 +21,20 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from minibert.errors import UserError
 
 T = TypeVar("T")
+
+# Where one file is all there is: every tenth of its contexts is held out, to score on.
+HELD_OUT = 10
+Part = Literal["all", "train", "dev"]
+TAKEN: dict[Part, str] = {
+    "all": "all",
+    "train": f"all but every {HELD_OUT}th",
+    "dev": f"every {HELD_OUT}th",
+}
 
 
 class Answer(NamedTuple):
@@ -71,7 +80,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """All questions of one file, in the file's order."""
+    """The questions of one file, in the file's order."""
 
     path: Path
     layout: str  # "squad" or "cmrc"
@@ -79,6 +88,7 @@ class QuestionSet:
     sha256: str
     questions: list[Question]
     counts: Counts
+    part: Part = "all"
 
     @property
     def trainable(self) -> list[Question]:
@@ -98,45 +108,64 @@ class QuestionSet:
         }
         head = f"{c.questions:,} questions on {c.contexts:,} contexts, {c.answers:,} answers"
         noted = [f"{n:,} {what}" for what, n in notes.items() if n]
-        return f"{self.path.name}: " + "; ".join([head, *noted])
+        taken = "" if self.part == "all" else f" ({TAKEN[self.part]} context)"
+        return f"{self.path.name}{taken}: " + "; ".join([head, *noted])
 
     def as_dict(self) -> dict[str, str | int]:
         """The file and its counts as JSON values: what run.json records."""
         source = {"file": str(self.path), "layout": self.layout, "version": self.version}
-        return {**source, "sha256": self.sha256, **asdict(self.counts)}
+        source |= {"sha256": self.sha256, "contexts_taken": TAKEN[self.part]}
+        return {**source, **asdict(self.counts)}
 
 
-def read_questions(path: str | Path) -> QuestionSet:
+def read_questions(path: str | Path, part: Part = "all") -> QuestionSet:
     """Read and check a whole question file.
+
+    Args:
+        path: of the file.
+        part: "dev" takes every tenth context, from the first, "train" the others. Paragraphs with
+            the same text are one context, so no text is in both parts.
 
     Raises UserError, in one sentence that names the file, article, paragraph and question, for
     the first fault found: a file that is missing, a directory, empty, not UTF-8 or not JSON; an
     unknown layout; a key that is missing or mistyped; an empty context, question or answer; an id
-    used twice; a question without answers that is not marked impossible, or with answers that is.
+    used twice; a question without answers that is not marked impossible, or with answers that is;
+    a part without a question.
     """
     path = Path(path)
     data, sha256 = _load(path)
     layout = _recognise(data, path)
     tally: Counter[str] = Counter()
-    questions: dict[str, Question] = {}
+    questions: list[Question] = []
     places: dict[str, str] = {}  # question id -> where it stands
+    numbers: dict[str, int] = {}  # context -> its number
     for paragraph in (_squad_paragraphs if layout == "squad" else _cmrc_paragraphs)(data, path):
-        tally["contexts"] += 1
+        is_dev = numbers.setdefault(paragraph.context, len(numbers)) % HELD_OUT == 0
+        is_taken = part in ("all", "dev" if is_dev else "train")
+        notes: Counter[str] = Counter(contexts=1)
         for number, qa in enumerate(paragraph.qas, 1):
-            question = _question(qa, f"question {number}", paragraph, layout, tally)
-            if question.id in questions:
+            question = _question(qa, f"question {number}", paragraph, layout, notes)
+            if question.id in places:
                 first = places[question.id].removeprefix(f"{path}, ")
                 raise UserError(
                     f"{paragraph.where}, question {question.id}: this id is already used in "
                     f"{first}; predictions are matched by id, so give each question its own"
                 )
-            questions[question.id] = question
             places[question.id] = paragraph.where
-    if not questions:
+            if is_taken:
+                questions.append(question)
+        if is_taken:
+            tally += notes
+    if not places:
         raise UserError(f"{path} is in the {layout} layout but holds no question; choose another")
+    if not questions:
+        raise UserError(
+            f"{path} has too few contexts to hold out every {HELD_OUT}th to score on; name other "
+            "questions for that with --dev FILE"
+        )
     version = str(data.get("version") or "") if layout == "squad" else ""
     counts = Counts(**{field.name: tally[field.name] for field in fields(Counts)})
-    return QuestionSet(path, layout, version, sha256, list(questions.values()), counts)
+    return QuestionSet(path, layout, version, sha256, questions, counts, part)
 
 
 def _load(path: Path) -> tuple[Any, str]:
