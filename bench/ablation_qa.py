@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from minibert import files, hub, runs
 from minibert.batches import pad, sequential_batches
 from minibert.cli import guard
+from minibert.memory import keep_freed_memory
 from minibert.metrics import score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.optimization import Recipe
@@ -135,6 +136,7 @@ def main(args: argparse.Namespace) -> int:
     task = QATask(tokenizer, settings, read_questions(args.dev), train, limit=args.limit)
     if args.fault in ("labels", "both"):
         task.windows, task.lengths = searched, searched.lengths
+    keep_freed_memory()
     runs.check_new(Path(args.out))
     Path(args.out).mkdir(parents=True, exist_ok=True)
     training, began = Training(model, task, recipe, Path(args.out)), time.monotonic()
