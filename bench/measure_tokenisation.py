@@ -135,6 +135,24 @@ def kind_of(word: str) -> str:
     return "begins with a digit" if word[0].isdigit() else "punctuation or sign"
 
 
+def cases(texts: Texts) -> Row:
+    """How many tokens the same questions are in other letters, and how many of them [UNK]."""
+    written = [question.question for question in texts.questions]
+    row: Row = {**texts.label, "questions": len(written)}
+    for name, change in (
+        ("as written", str),
+        ("lower case", str.lower),
+        ("UPPER CASE", str.upper),
+        ("sWAPPED CASE", str.swapcase),
+    ):
+        ids = [
+            c.ids for c in tokenize_contexts([change(text) for text in written], texts.tokenizer)
+        ]
+        row[f"tokens, {name}"] = sum(map(len, ids))
+        row[f"[UNK], {name}"] = int((np.concatenate(ids) == texts.unk).sum())
+    return row
+
+
 # Answers that do not begin and end where tokens do.
 
 
@@ -206,6 +224,7 @@ def main(args: argparse.Namespace) -> int:
     tables: dict[str, list[Row]] = {
         "Tokens per character, and [UNK]": [row for texts in read for row in lengths(texts)],
         "What becomes [UNK]": [row for texts in chinese for row in unknown_words(texts)],
+        "Letters": [cases(texts) for texts in read],
         "Answers that begin or end inside a token": [edges(texts) for texts in read],
         "Longer than the input": [
             *(too_long(chinese[0], n, 128) for n in (512, 256)),
