@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from minibert import files, hub, runs
 from minibert.batches import pad, sequential_batches
 from minibert.cli import guard
+from minibert.memory import keep_freed_memory
 from minibert.metrics import score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.optimization import Recipe
@@ -94,24 +95,29 @@ def score_as_the_notebook(model: nn.Module, task: QATask) -> dict[str, Any]:
     """Best start and best end by themselves, anywhere in the first window; the ids decoded; "wrong"
     where the end comes first; the first gold only. (The notebook also left out questions whose
     first answer it did not find.)"""
-    starts: dict[int, tuple[int, int]] = {}
-    windows = task.dev_windows.windows
+    spans: dict[int, tuple[int, int]] = {}
+    windows = {row: w for row, w in enumerate(task.dev_windows.windows) if w.first == 0}
     model.eval()
     for rows in sequential_batches(task.dev_windows.lengths, EVALUATION_BATCH):
+        rows = [row for row in rows if row in windows]
+        if not rows:
+            continue
         batch = pad([windows[row] for row in rows], task.pad_id)
         with torch.no_grad():
             logits = model(**batch)
         padding = batch["attention_mask"] == 0
         best = [x.float().masked_fill(padding, float("-inf")).argmax(dim=1) for x in logits]
-        starts |= dict(zip(rows, zip(*(x.tolist() for x in best), strict=True), strict=True))
+        spans |= dict(zip(rows, zip(*(x.tolist() for x in best), strict=True), strict=True))
     texts: dict[str, str] = {}
-    for row, window in enumerate(windows):
-        start, end = starts[row]
+    for row, window in windows.items():
+        start, end = spans[row]
         ids = window.input_ids[start : end + 1].tolist()
         text = task.tokenizer.decode(ids, skip_special_tokens=False) if start <= end else "wrong"
-        texts.setdefault(task.dev.questions[window.question].id, text)  # the first window's
+        texts[task.dev.questions[window.question].id] = text
     golds = {question.id: question.gold_texts[:1] for question in task.dev.questions}
-    return score_all(golds, texts, task.settings.metric).as_dict()
+    end_before_start = sum(start > end for start, end in spans.values())
+    scores = score_all(golds, texts, task.settings.metric).as_dict()
+    return {**scores, "end_before_start": end_before_start}
 
 
 def main(args: argparse.Namespace) -> int:
@@ -135,6 +141,7 @@ def main(args: argparse.Namespace) -> int:
     task = QATask(tokenizer, settings, read_questions(args.dev), train, limit=args.limit)
     if args.fault in ("labels", "both"):
         task.windows, task.lengths = searched, searched.lengths
+    keep_freed_memory()
     runs.check_new(Path(args.out))
     Path(args.out).mkdir(parents=True, exist_ok=True)
     training, began = Training(model, task, recipe, Path(args.out)), time.monotonic()

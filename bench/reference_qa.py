@@ -26,7 +26,7 @@ from minibert.model import SpanLogits
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import read_questions
 from minibert.qa.task import QASettings, QATask
-from minibert.tokenizer import load_tokenizer
+from minibert.tokenizer import load_tokenizer, save_tokenizer
 
 
 class Theirs(nn.Module):
@@ -52,6 +52,9 @@ def main() -> None:
     )
     task = QATask(load_tokenizer(checkpoint), settings, dev, train, limit=args.limit)
     seconds = fine_tune(model, task, args)
+    if args.save:
+        model.model.save_pretrained(args.save)
+        save_tokenizer(task.tokenizer, args.save)
     scores, _ = task.evaluate(model)
     tokens = args.epochs * sum(task.lengths)
     facts = {
@@ -85,7 +88,7 @@ def fine_tune(model: nn.Module, task: QATask, args: argparse.Namespace) -> float
     began = time.monotonic()
     for examples in tqdm(batches, mininterval=10):
         loss, _ = task.loss(model, task.batch(examples))
-        (loss / len(examples)).backward()
+        (loss / len(examples)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -108,6 +111,7 @@ def arguments() -> argparse.Namespace:
     add("--dev", required=True)
     add("--weights", required=True)
     add("--out", required=True)
+    add("--save", metavar="DIR", help="keep the model there, for exchange_questions.py")
     add("--metric", choices=list(MAX_ANSWER_LENGTH), default="squad")
     add("--epochs", type=int, default=1)
     add("--batch-size", type=int, default=16)
