@@ -145,7 +145,7 @@ def test_the_one_command_fetches_trains_and_scores(
             "OMP_NUM_THREADS": "1",
         }
         result = subprocess.run(
-            [sys.executable, *"train_qa.py --data cmrc2018 --limit 32".split()],
+            [sys.executable, "train_qa.py", "--data", "cmrc2018", "--limit", "32"],
             cwd=here,
             env=os.environ | environment,
             capture_output=True,
