@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_qa import CHARACTERS, write_model
+from tiny_qa import CHARACTERS, write_model, write_questions
+from tokenizers import Tokenizer
 
 from minibert.fill_mask import fill_mask
 from minibert.model import BertForMaskedLM
@@ -42,6 +43,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [CHARACTERS[:16], CHARACTERS[16:32]] * 160
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
+
+
+def pieces_of(path: Path, tokenizer: Tokenizer) -> list[Any]:
+    return list(pretrain.cut_pieces(pretrain.read_passages(path), tokenizer, 32))
 
 
 def arguments(folder: Path, out: str, **more: Any) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def test_odd_pieces_end_too(starts: list[bool]) -> None:
 def test_of_the_hidden_places_80_per_cent_show_the_mask_and_10_any_token(folder: Path) -> None:
     tokenizer = load_tokenizer(folder / "weights")
     model = BertForMaskedLM.from_pretrained(folder / "weights")
-    pieces = pretrain.read_pieces([folder / "text.txt"], tokenizer, 32) * 10
+    pieces = pieces_of(folder / "text.txt", tokenizer) * 10
     task = pretrain.MaskedLMTask(model, tokenizer, pieces)
     batch = task.hide(pieces, np.random.default_rng(0))
     before = np.stack([piece.input_ids for piece in pieces])
@@ -129,24 +134,25 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 
-def test_xz_is_read_as_it_is_and_what_is_no_text_is_one_sentence(
+def test_text_xz_and_questions_are_read_and_what_is_no_text_is_one_sentence(
     folder: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(folder / "weights")
-    plain = pretrain.read_pieces([folder / "text.txt"], tokenizer, 32)
+    plain = pretrain.read_passages(folder / "text.txt")
+    assert plain[:3] == [CHARACTERS[:16], CHARACTERS[16:32], CHARACTERS[:16]]
     (tmp_path / "text.xz").write_bytes(lzma.compress((folder / "text.txt").read_bytes()))
-    packed = pretrain.read_pieces([tmp_path / "text.xz"], tokenizer, 32)
-    assert [p.input_ids.tolist() for p in packed] == [p.input_ids.tolist() for p in plain]
-    for name, content, reason in (
-        ("broken.xz", b"no xz", "cannot be read as text"),
-        ("latin1.txt", "é".encode("latin-1"), "cannot be read as text"),
-        ("short.txt", "天".encode(), "at least 2"),
-    ):
+    assert pretrain.read_passages(tmp_path / "text.xz") == plain
+    contexts = pretrain.read_passages(write_questions(tmp_path / "q.json", 5))
+    assert len(contexts) == 5 and set("".join(contexts)) <= set(CHARACTERS)
+    for name, content in (("broken.xz", b"no xz"), ("latin1.txt", "é".encode("latin-1"))):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(pretrain.UserError, match=reason):
-            pretrain.read_pieces([tmp_path / name], tokenizer, 32)
+        with pytest.raises(pretrain.UserError, match=f"{name} cannot be read as text"):
+            pretrain.read_passages(tmp_path / name)
     with pytest.raises(pretrain.UserError, match="cannot be read as text"):
-        pretrain.read_pieces([tmp_path / "absent.txt"], tokenizer, 32)
+        pretrain.read_passages(tmp_path / "absent.txt")
+    (tmp_path / "short.txt").write_text("天", encoding="utf-8")
+    with pytest.raises(pretrain.UserError, match="at least 2 are needed"):
+        pretrain.run(arguments(folder, "short", text=[str(tmp_path / "short.txt")]))
+    assert not (folder / "short").exists()
 
 
 @pytest.mark.reference

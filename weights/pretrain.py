@@ -33,6 +33,7 @@ from minibert.cli import guard
 from minibert.errors import UserError
 from minibert.memory import keep_freed_memory
 from minibert.model import BertForMaskedLM
+from minibert.qa.reading import read_questions
 from minibert.report import say
 from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
 from minibert.train import Training
@@ -57,39 +58,38 @@ class Piece(NamedTuple):
         return np.zeros(len(self.input_ids), np.int32)
 
 
-def read_pieces(paths: Sequence[Path], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
-    """Text files, a passage a line, cut into pieces of at most `max_length` tokens.
+def read_passages(path: Path) -> list[str]:
+    """The lines of a text file, or the contexts of a file of questions (.json).
 
     Raises:
-        UserError: a file cannot be read, is not UTF-8, or all lines are too short.
+        UserError: the file cannot be read, or is not UTF-8.
     """
+    if path.suffix == ".json":
+        return list(dict.fromkeys(q.context for q in read_questions(path).questions))
+    try:
+        with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
+            return [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from None
+
+
+def cut_pieces(passages: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
+    """Passages in pieces of at most `max_length` tokens; rests under 16 tokens are left out."""
     cls_id, sep_id = (tokenizer.token_to_id(SPECIAL[name]) for name in ("cls", "sep"))
     room, pieces = max_length - 2, []
-    for path in paths:
-        opened = lzma.open if path.suffix == ".xz" else open
-        try:
-            with opened(path, "rt", encoding="utf-8") as file:
-                lines = [line.strip() for line in file]
-        except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
-            raise UserError(f"{path} cannot be read as text: {error}") from None
-        for first in range(0, len(lines), 1000):  # the library's own records are large
-            some = tokenizer.encode_batch(lines[first : first + 1000], add_special_tokens=False)
-            for ids in (encoding.ids for encoding in some):
-                cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
-                pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
-    if len(pieces) < 2:
-        raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
+    for first in range(0, len(passages), 1000):  # the library's own records are large
+        some = tokenizer.encode_batch(passages[first : first + 1000], add_special_tokens=False)
+        for ids in (encoding.ids for encoding in some):
+            cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
+            pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
     return pieces
 
 
 def choose_runs(starts_word: NDArray[np.bool_], draw: np.random.Generator) -> NDArray[np.bool_]:
     """Which tokens of a piece to hide: runs of whole words, until 15% of the tokens are hidden.
 
-    Args:
-        starts_word: (T,) whether a token begins a word; a piece may begin inside one.
-
-    Returns:
-        (T,) bool; at least one token.
+    `starts_word` (T,) says which tokens begin a word; a piece may begin inside one. Returns (T,)
+    bool; at least one token is hidden, and [CLS] and [SEP] never are.
     """
     words = np.flatnonzero(starts_word[2:-1]) + 2  # where each word begins,
     words = np.append(1, words)  # the first of them after [CLS],
@@ -192,10 +192,8 @@ class HiddenPlaces(nn.Module):
 
 def run(given: dict[str, Any]) -> int:
     """Trains, or goes on with a run; returns the exit code."""
-    settings = runs.DEFAULTS | RECIPE | given
-    directory = None
-    if "resume" in given:
-        directory, settings = runs.resumed(given)
+    fresh = None, runs.DEFAULTS | RECIPE | given
+    directory, settings = runs.resumed(given) if "resume" in given else fresh
     missing = [name for name in ("text", "weights", "out") if name not in settings]
     if missing:
         raise UserError(f"--{missing[0]} is missing; --help says what it is")
@@ -217,7 +215,10 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     paths = [Path(name) for name in settings["text"]]
     weights = hub.find(settings["weights"])
     tokenizer = load_tokenizer(weights)
-    pieces = read_pieces(paths, tokenizer, settings["max_length"])[: settings["limit"]]
+    passages = [passage for path in paths for passage in read_passages(path)]
+    pieces = cut_pieces(passages, tokenizer, settings["max_length"])[: settings["limit"]]
+    if len(pieces) < 2:
+        raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
     sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     data = {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
     if resumed:
@@ -241,8 +242,8 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--text", action="append", metavar="FILE", help="UTF-8, a passage a line; "
-        ".xz too; repeat it for several")  # fmt: skip
+    parser.add_argument("--text", action="append", metavar="FILE", help="a passage a line, .xz "
+        "too; or .json with questions, for their contexts; repeat it for several")  # fmt: skip
     runs.add_options(parser)
     return guard(lambda: run(vars(parser.parse_args())))
 
