@@ -92,7 +92,7 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is not an intact safetensors file ({error}); it may be cut off or damaged, "
-            "so fetch it again"
+            "so put a whole copy of it in its place"
         ) from None
 
 

@@ -18,6 +18,8 @@ from minibert.checkpoint import Progress
 from minibert.errors import UserError
 
 GROUP = 20  # steps to a line of metrics.jsonl
+# The description has the losses: tqdm's own order would lose them on a terminal of 80 columns.
+BAR = "{desc} {percentage:.0f}%|{bar}| {rate_fmt} {remaining} left"
 
 
 class Log:
@@ -55,12 +57,16 @@ class Log:
         with tqdm(
             total=sum(sizes),
             initial=done,
-            desc=f"epoch {self.progress.epoch + 1}/{self.epochs}",
+            desc=self.place(),
             unit="tok",
             unit_scale=True,
+            bar_format=BAR,
             disable=None if distributed.is_main() else True,
         ) as self.bar_now:
             yield
+
+    def place(self) -> str:
+        return f"epoch {self.progress.epoch + 1}/{self.epochs}"
 
     def step(self, examples: Sequence[int], totals: dict[str, float], lr: float) -> None:
         """Takes in one step: sums over its examples of the loss and of right answers, which say
@@ -72,8 +78,10 @@ class Log:
             for sums in (progress.epoch_sums, progress.group_sums):
                 for name, value in {"examples": len(examples), **totals}.items():
                     sums[name] = sums.get(name, 0.0) + value
-        shown = {name: f"{value:.3f}" for name, value in means(progress.epoch_sums).items()}
-        self.bar_now.set_postfix(shown | {"lr": f"{lr:.1e}"}, refresh=False)
+        so_far = means(progress.epoch_sums)
+        words = [f"{k} {x:#.3g}" if k == "loss" else f"{k} {x:.0%}" for k, x in so_far.items()]
+        line = " ".join([self.place(), *words, f"lr {lr:.1e}"])
+        self.bar_now.set_description_str(line, refresh=False)
         self.bar_now.update(tokens)
         is_whole = progress.step % GROUP == 0 and progress.skipped == 0
         if progress.group_sums and (is_whole or progress.batch == self.last):

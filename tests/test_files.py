@@ -49,7 +49,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     cuts = {0, 1, 7, 8, 9, header - 1, header, header + 1, len(whole) - 1, len(whole) - 4096}
     for cut in sorted(cuts | set(range(0, len(whole), 997))):
         file.write_bytes(whole[:cut])
-        refused(tmp_path, f"{NAME} is not an intact safetensors file .* fetch it again")
+        refused(tmp_path, f"{NAME} is not an intact safetensors file .* put a whole copy")
     file.write_bytes(whole + b"\0")
     refused(tmp_path, "not an intact safetensors file")
 

@@ -4,15 +4,20 @@ reference."""
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import math
 import os
 import re
+import struct
 import sys
+import termios
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
@@ -455,34 +460,79 @@ class Terminal(io.StringIO):
         return True
 
 
+@contextmanager
+def pseudo_terminal(columns: int) -> Iterator[tuple[TextIO, Callable[[], str]]]:
+    """A file that is a terminal, and what has been written to it once the file is closed."""
+    main, side = os.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # Linux says so that nobody writes any more
+            while piece := os.read(main, 1 << 16):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def everything() -> str:
+        reader.join()
+        return b"".join(pieces).decode()
+
+    with os.fdopen(side, "w", encoding="utf-8") as file:
+        yield file, everything
+    reader.join()
+    os.close(main)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
 def test_a_terminal_shows_a_bar_with_all_that_the_run_is_judged_by(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     training = tiny.training(epochs=1)
-    err, out = Terminal(), Terminal()
-    monkeypatch.setattr(sys, "stderr", err)
-    monkeypatch.setattr(sys, "stdout", out)
-    sums = {"loss": 0.0, "start": 0.0, "end": 0.0}
-    n = 0
-    batches = training.batches(0)
-    with training.log.bar(batches):
-        for examples in batches[:5]:
-            forward_backward = training.forward_backward
-            training.step(examples)
-            training.forward_backward = forward_backward  # type: ignore[method-assign]
-        training.log.bar_now.refresh()
-        sums, n = training.progress.epoch_sums, sum(map(len, batches[:5]))
-    bar = err.getvalue().split("\r")[-2 if err.getvalue().endswith("\r") else -1]
+    batches, sums = training.batches(0), {"loss": 0.0, "start": 0.0, "end": 0.0}
+    with pseudo_terminal(columns) as (terminal, everything):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(sys, "stdout", terminal)
+        with training.log.bar(batches):
+            for examples in batches[:5]:
+                training.step(examples)
+            training.log.bar_now.refresh()
+            sums = dict(training.progress.epoch_sums)
+            terminal.flush()
+            monkeypatch.undo()
+        terminal.close()
+        shown = everything()
+    n = sum(map(len, batches[:5]))
     assert sums["examples"] == n
-    assert bar.startswith("epoch 1/1")
-    assert "step 5" not in out.getvalue()  # no plain line beside it
-    for name in ("loss", "start", "end"):
-        assert f"{name}={sums[name] / n:.3f}" in bar
-    assert f"lr={training.optimizer.param_groups[0]['lr']:.1e}" in bar
-    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+k?tok/s", bar)  # time left; tokens per second
+    assert "\n" not in shown.strip()  # no plain line beside it
+    bar = shown.split("\r")[-1].strip() or shown.split("\r")[-2].strip()
+    assert len(bar) < columns
+    lr = training.optimizer.param_groups[0]["lr"]
+    assert bar.startswith(
+        f"epoch 1/1 loss {sums['loss'] / n:#.3g} start {sums['start'] / n:.0%} "
+        f"end {sums['end'] / n:.0%} lr {lr:.1e} "
+    )
     done = sum(training.task.lengths[i] for batch in batches[:5] for i in batch)
     percent = 100 * done / sum(training.task.lengths)
-    assert f"{percent:3.0f}%" in bar
+    assert re.search(rf" {percent:.0f}%\|.+\| +[\d.]+k?tok/s \d\d:\d\d left$", bar)
+
+
+def test_a_bar_of_many_hours_fits_80_columns(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = tiny.training(epochs=3)
+    training.progress.epoch_sums = {"examples": 1000, "loss": 3123.4, "start": 571, "end": 569}
+    with pseudo_terminal(80) as (terminal, everything):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with training.log.bar([[0]] * 10):
+            bar = training.log.bar_now
+            bar.total, bar.start_t = 10**8, bar.start_t - 3600
+            training.log.step([0], {}, 3e-5)
+            bar.n = 5_000_000
+            bar.refresh()
+        monkeypatch.undo()
+        terminal.close()
+        shown = everything()
+    assert "lr 3.0e-05 5%|" in shown and re.search(r"k?tok/s \d\d:\d\d:\d\d left", shown)
 
 
 @pytest.mark.parametrize("terminal", ["stdout", "stderr", "neither"])

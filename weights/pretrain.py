@@ -1,0 +1,253 @@
+"""How a BERT is pre-trained: hide some words of a text, and learn to guess them.
+
+    python weights/pretrain.py --text corpus.txt.xz --weights DIRECTORY --out runs/mlm
+
+This is task 1 of the BERT paper (section 3.1); task 2, next sentence prediction, is left out, as
+RoBERTa showed that it can be (Liu et al. 2019, section 4.2). What is hidden are not single tokens,
+which their neighbours give away, but runs of one to four whole words (MacBERT, Cui et al. 2020,
+section 3.1). --weights is any checkpoint, with or without the masked-LM head; it is also how a
+model is made at home in new texts before it is fine-tuned on them (Gururangan et al. 2020).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import lzma
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from minibert import distributed, hub, runs
+from minibert.batches import pad, sequential_batches
+from minibert.cli import guard
+from minibert.errors import UserError
+from minibert.memory import keep_freed_memory
+from minibert.model import BertForMaskedLM
+from minibert.report import say
+from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
+from minibert.train import Training
+
+Ints: TypeAlias = NDArray[np.int64]
+
+MASKED = 0.15  # of all tokens (paper, section 3.1)
+AS_MASK, AS_RANDOM = 0.8, 0.1  # shown as [MASK], as any other token; the rest as it is (A.1)
+RUNS = (0.4, 0.3, 0.2, 0.1)  # how often 1, 2, 3, 4 words in a row (MacBERT, section 3.1)
+SHORTEST = 16  # tokens of a piece of text that is worth a place in a batch
+HELD_OUT = 100  # every 100th piece is never trained on
+RECIPE = {"epochs": 1, "batch_size": 64, "lr": 3e-4, "max_length": 128}
+
+
+class Piece(NamedTuple):
+    """A stretch of text: [CLS] tokens [SEP]."""
+
+    input_ids: NDArray[np.int32]
+
+    @property
+    def token_type_ids(self) -> NDArray[np.int32]:
+        return np.zeros(len(self.input_ids), np.int32)
+
+
+def read_pieces(paths: Sequence[Path], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
+    """Text files, a passage a line, cut into pieces of at most `max_length` tokens.
+
+    Raises:
+        UserError: a file cannot be read, is not UTF-8, or all lines are too short.
+    """
+    cls_id, sep_id = (tokenizer.token_to_id(SPECIAL[name]) for name in ("cls", "sep"))
+    room, pieces = max_length - 2, []
+    for path in paths:
+        opened = lzma.open if path.suffix == ".xz" else open
+        try:
+            with opened(path, "rt", encoding="utf-8") as file:
+                lines = [line.strip() for line in file]
+        except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
+            raise UserError(f"{path} cannot be read as text: {error}") from None
+        for first in range(0, len(lines), 1000):  # the library's own records are large
+            some = tokenizer.encode_batch(lines[first : first + 1000], add_special_tokens=False)
+            for ids in (encoding.ids for encoding in some):
+                cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
+                pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
+    if len(pieces) < 2:
+        raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
+    return pieces
+
+
+def choose_runs(starts_word: NDArray[np.bool_], draw: np.random.Generator) -> NDArray[np.bool_]:
+    """Which tokens of a piece to hide: runs of whole words, until 15% of the tokens are hidden.
+
+    Args:
+        starts_word: (T,) whether a token begins a word; a piece may begin inside one.
+
+    Returns:
+        (T,) bool; at least one token.
+    """
+    words = np.flatnonzero(starts_word[2:-1]) + 2  # where each word begins,
+    words = np.append(1, words)  # the first of them after [CLS],
+    ends = np.append(words[1:], len(starts_word) - 1)  # and one past its last token
+    hidden = np.zeros(len(starts_word), bool)
+    goal = max(1, round(MASKED * (len(starts_word) - 2)))
+    while hidden.sum() < goal:
+        first = draw.integers(len(words))
+        last = min(first + draw.choice(len(RUNS), p=RUNS), len(words) - 1)
+        hidden[words[first] : ends[last]] = True
+    return hidden
+
+
+class MaskedLMTask:
+    """Pre-training as the loop sees it: see `train.Task`."""
+
+    score = "accuracy"
+
+    def __init__(
+        self, model: BertForMaskedLM, tokenizer: Tokenizer, pieces: Sequence[Piece]
+    ) -> None:
+        self.whole, self.tokenizer = model, tokenizer
+        self.held_out = pieces[::HELD_OUT]
+        self.pieces = [piece for i, piece in enumerate(pieces) if i % HELD_OUT]
+        self.lengths: Sequence[int] = [len(piece.input_ids) for piece in self.pieces]
+        tokens = tokenizer.get_vocab()
+        # A word begins where no ## stands; a Chinese character is a word of its own.
+        self.starts_word = np.ones(model.config.vocab_size, bool)
+        self.starts_word[[i for token, i in tokens.items() if token.startswith("##")]] = False
+        self.plain_ids = np.sort([i for t, i in tokens.items() if t not in SPECIAL.values()])
+        self.pad_id, self.mask_id = (tokenizer.get_vocab()[SPECIAL[n]] for n in ("pad", "mask"))
+
+    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """Pieces with other tokens hidden each time. The draw comes from torch's generator, whose
+        state a checkpoint holds."""
+        seed = int(torch.randint(2**62, ()).item())
+        return self.hide([self.pieces[i] for i in examples], np.random.default_rng(seed))
+
+    def hide(self, pieces: Sequence[Piece], draw: np.random.Generator) -> dict[str, Tensor]:
+        """The inputs, (B, T); which places are hidden, (B, T) bool; what stood there, (n)."""
+        batch = pad(pieces, self.pad_id)
+        ids: Ints = batch["input_ids"].numpy()  # (B, T), shared with the tensor
+        hidden = np.zeros(ids.shape, bool)
+        for row, piece in enumerate(pieces):
+            starts_word = self.starts_word[piece.input_ids]
+            hidden[row, : len(starts_word)] = choose_runs(starts_word, draw)
+        targets = torch.from_numpy(ids[hidden])  # (B, T) -> (n)
+        how = draw.random(len(targets))
+        shown = np.where(how < AS_MASK, self.mask_id, ids[hidden])
+        at_random = (how >= AS_MASK) & (how < AS_MASK + AS_RANDOM)
+        shown[at_random] = draw.choice(self.plain_ids, at_random.sum())
+        ids[hidden] = shown
+        return batch | {"hidden": torch.from_numpy(hidden), "targets": targets}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over a text's hidden places, summed over texts; and the share guessed right."""
+        inputs = {name: x for name, x in batch.items() if name != "targets"}
+        logits = model(**inputs).float()  # (n, V)
+        per_text = batch["hidden"].sum(dim=1, keepdim=True)  # (B, T) -> (B, 1)
+        weight = 1 / per_text.expand_as(batch["hidden"])[batch["hidden"]]  # (B, T) -> (n)
+        losses = F.cross_entropy(logits, batch["targets"], reduction="none")
+        right = logits.argmax(dim=1) == batch["targets"]
+        return (losses * weight).sum(), {"accuracy": (right * weight).sum()}
+
+    def names(self, examples: Sequence[int]) -> list[str]:
+        return [f"piece {i}" for i in examples]
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
+        """Loss (nats) and accuracy on the held-out pieces, the same places hidden each time."""
+        model.eval()
+        device = next(model.parameters()).device
+        sums = np.zeros(2)
+        draw = np.random.default_rng(0)
+        for rows in sequential_batches([len(p.input_ids) for p in self.held_out], 64):
+            batch = self.hide([self.held_out[row] for row in rows], draw)
+            loss, right = self.loss(model, {name: x.to(device) for name, x in batch.items()})
+            sums += float(loss), float(right["accuracy"])
+        model.train()
+        loss, accuracy = sums / len(self.held_out)
+        return {"loss": loss, "accuracy": accuracy, "pieces": len(self.held_out)}, {}
+
+    def save(self, model: nn.Module, directory: Path) -> None:
+        self.whole.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory)
+
+
+class HiddenPlaces(nn.Module):
+    """The model where something is hidden: the head, a quarter of the work in a small model, is
+    computed at these places alone (run_pretraining.py, gather_indexes)."""
+
+    def __init__(self, model: BertForMaskedLM) -> None:
+        super().__init__()
+        self.bert, self.mlm = model.bert, model.mlm
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, hidden: Tensor
+    ) -> Tensor:
+        x = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
+        return self.mlm(x[hidden])  # (B, T, C) -> (n, C) -> (n, V)
+
+
+def run(given: dict[str, Any]) -> int:
+    """Trains, or goes on with a run; returns the exit code."""
+    resumed, settings = (
+        runs.resumed(given) if "resume" in given else (None, {**runs.DEFAULTS, **RECIPE, **given})
+    )
+    missing = [name for name in ("text", "weights", "out") if name not in settings]
+    if missing:
+        raise UserError(f"--{missing[0]} is missing; --help says what it is")
+    device = runs.device_of(settings)
+    keep_freed_memory()
+    with distributed.processes(device.type):
+        training = prepare(settings, device, resumed)
+        try:
+            training.go()
+        except KeyboardInterrupt:
+            say(f"stopped and saved; go on with: {runs.again('weights/pretrain.py', training.run)}")
+            return 130
+    return 0
+
+
+def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
+    recipe = runs.recipe_of(settings, device)
+    directory = resumed or Path(settings["out"])
+    paths = [Path(name) for name in settings["text"]]
+    data = {
+        path.name: {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in paths
+    }
+    if resumed:
+        runs.check_data(resumed, data)
+    runs.make_repeatable(device)
+    torch.manual_seed(settings["seed"])
+    weights = hub.find(settings["weights"])
+    model = BertForMaskedLM.from_pretrained(weights).to(device)
+    tokenizer = load_tokenizer(weights)
+    pieces = read_pieces(paths, tokenizer, settings["max_length"])[: settings["limit"]]
+    task = MaskedLMTask(model, tokenizer, pieces)
+    counts = {"pieces": len(pieces), "tokens": sum(task.lengths)}
+    say(f"{len(pieces):,} pieces of text, {counts['tokens']:,} tokens to train on")
+    if not resumed:
+        runs.start(directory, settings, data, counts)
+    return Training(HiddenPlaces(model), task, recipe, directory, resume=resumed is not None)
+
+
+def main() -> int:
+    logging.basicConfig(format="%(message)s")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--text", action="append", metavar="FILE", help="UTF-8, a passage a line; "
+        ".xz too; repeat it for several")  # fmt: skip
+    runs.add_options(parser)
+    return guard(lambda: run(vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
