@@ -253,6 +253,20 @@ def test_words_of_several_tokens_show_when_masked_one_by_one(texts: tokenisation
     assert (row["tokens"], row["tokens per word"]) == (8, 8 / 7)
     assert row["tokens in such words %"] == 25
     assert row["masked tokens whose word shows %"] == pytest.approx(25 * 0.85)
+    assert row["the same, runs hidden %"] == 0  # a word's pieces are hidden together
+
+
+def test_a_run_of_characters_may_leave_a_part_of_a_word(vocabulary: Tokenizer) -> None:
+    """Of words of 2 characters, runs of 1 to 4 characters hide many whole, but not all."""
+    asked = [question("1", "年", "天地" * 500, ("天", 0))]
+    texts = tokenisation.Texts("CMRC", "small", asked, vocabulary)
+
+    def segment(text: str) -> list[str]:
+        return [text[i : i + 2] for i in range(0, len(text), 2)]
+
+    row = words.masking(texts, "pairs", words.by_segmenter(segment))
+    assert row["masked tokens whose word shows %"] == pytest.approx(85)
+    assert 25 < row["the same, runs hidden %"] < 60
 
 
 def test_tokens_belong_to_the_word_that_they_begin_in(texts: tokenisation.Texts) -> None:

@@ -24,8 +24,11 @@ PAGES = [
     *(ROOT / folder / "README.md" for folder in (".", "bench", "weights")),
 ]
 SCRIPTS = sorted(path for path in (ROOT / "bench").glob("*.py"))
-COMMANDS = ["train_qa.py", *(f"bench/{path.name}" for path in SCRIPTS)]
-WORDS = ["fill-mask", "parity", "ask", "evaluate", "score", "peek"]
+COMMANDS = [
+    str(path.relative_to(ROOT))
+    for path in [*ROOT.glob("train_*.py"), *(ROOT / "weights").glob("*.py"), *SCRIPTS]
+    if "argparse" in path.read_text(encoding="utf-8")
+]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
 OF_OTHERS = {"--nproc_per_node", "--no-deps", "--index-url"}  # of torchrun and pip
 
@@ -68,7 +71,8 @@ def helps() -> dict[str, str]:
             texts[name] = help_of(
                 lambda name=name: runpy.run_path(str(ROOT / name), {}, "__main__")
             )
-    for word in WORDS:
+    listed = help_of(lambda: cli.main(["--help"]))
+    for word in re.findall(r"^    ([a-z][a-z-]+)", listed, re.MULTILINE):
         texts[f"minibert {word}"] = help_of(lambda word=word: cli.main([word, "--help"]))
     return texts
 
@@ -99,7 +103,7 @@ def commands_of(text: str) -> Iterator[list[str]]:
 
 
 def name_of(words: list[str]) -> str | None:
-    """What COMMANDS and WORDS call a command; None if it is none of ours."""
+    """What `helps` calls a command; None if it is none of ours."""
     for i, word in enumerate(words[:-1]):
         if word in ("python", "minibert") or word.startswith("torchrun"):
             rest = [w for w in words[i + 1 :] if not w.startswith("--nproc")]
