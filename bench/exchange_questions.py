@@ -5,7 +5,7 @@
 
 In the second pass each question is asked with the text of the next one about the same context (the
 last with the first one's) and scored against its own answers. A model that answers what was asked
-loses nearly all of its F1; one that has only learnt what answers look like loses nothing. A context
+loses most of its F1; one that has only learnt what answers look like loses nothing. A context
 with one question has none to exchange it for, so it is left out of both passes.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import measure_words as words
 import numpy as np
 import pytest
 import torch
-from tiny_qa import CHARACTERS, Tiny
+import torch.nn.functional as F
+from tiny_qa import CHARACTERS, SETTINGS, Tiny
 from tokenizers import Tokenizer
 
 import train_qa
 from minibert.batches import pad
-from minibert.model import BertForQuestionAnswering
+from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.reading import Answer, Question, read_questions
+from minibert.qa.task import QATask
 from minibert.qa.windows import make_windows
 from minibert.tokenizer import SPECIAL, load_tokenizer
 
@@ -101,6 +104,33 @@ def test_with_the_notebooks_mask_another_question_changes_nothing(tiny: Tiny) ->
     hidden, seen = scores(ablation_qa.QuestionHidden), scores(BertForQuestionAnswering)
     assert torch.equal(hidden[:, 0], hidden[:, 1])
     assert not torch.equal(seen[:, 0], seen[:, 1])
+
+
+class Points(torch.nn.Module):
+    """Best start and best end are the same tokens whatever is asked."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__()
+        self.places = start, end
+
+    def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> SpanLogits:
+        rows = [F.one_hot(torch.tensor(i), input_ids.size(1)).float() for i in self.places]
+        return SpanLogits(*(row.expand(input_ids.shape) for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "exact", "swapped"), [(6, 6, 50, 0), (6, 5, 0, 2), (1, 1, 0, 0), (0, 6, 0, 0)]
+)
+def test_the_notebook_takes_the_best_start_and_end_by_themselves(
+    tiny: Tiny, start: int, end: int, exact: float, swapped: int
+) -> None:
+    """Only the first gold counts, so one of the two answers at token 6 is wrong."""
+    golds = [("玄", 2), ("宇", 4)]
+    asked = [question(str(i), "寒？", "天地玄黄宇宙", *golds[:: 1 - 2 * i]) for i in range(2)]
+    dev = replace(tiny.dev, questions=asked)
+    task = QATask(load_tokenizer(tiny.weights), SETTINGS, dev)
+    scores = ablation_qa.score_as_the_notebook(Points(start, end), task)
+    assert (scores["exact_match"], scores["end_before_start"]) == (exact, swapped)
 
 
 def ablation(tiny: Tiny, out: Path, fault: str) -> dict[str, Any]:
