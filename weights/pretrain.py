@@ -2,7 +2,7 @@
 
     python weights/pretrain.py --text corpus.txt.xz --weights DIRECTORY --out runs/mlm
 
-This is task 1 of the BERT paper (section 3.1); task 2, next sentence prediction, is left out, as
+It is task 1 of the BERT paper (section 3.1); task 2, next sentence prediction, is left out, as
 RoBERTa showed that it can be (Liu et al. 2019, section 4.2). What is hidden are not single tokens,
 which their neighbours give away, but runs of one to four whole words (MacBERT, Cui et al. 2020,
 section 3.1). --weights is any checkpoint, with or without the masked-LM head; it is also how a
@@ -108,9 +108,7 @@ class MaskedLMTask:
 
     score = "accuracy"
 
-    def __init__(
-        self, model: BertForMaskedLM, tokenizer: Tokenizer, pieces: Sequence[Piece]
-    ) -> None:
+    def __init__(self, model: BertForMaskedLM, tokenizer: Tokenizer, pieces: list[Piece]) -> None:
         self.whole, self.tokenizer = model, tokenizer
         self.held_out = pieces[::HELD_OUT]
         self.pieces = [piece for i, piece in enumerate(pieces) if i % HELD_OUT]
@@ -194,16 +192,17 @@ class HiddenPlaces(nn.Module):
 
 def run(given: dict[str, Any]) -> int:
     """Trains, or goes on with a run; returns the exit code."""
-    resumed, settings = (
-        runs.resumed(given) if "resume" in given else (None, {**runs.DEFAULTS, **RECIPE, **given})
-    )
+    settings = runs.DEFAULTS | RECIPE | given
+    directory = None
+    if "resume" in given:
+        directory, settings = runs.resumed(given)
     missing = [name for name in ("text", "weights", "out") if name not in settings]
     if missing:
         raise UserError(f"--{missing[0]} is missing; --help says what it is")
     device = runs.device_of(settings)
     keep_freed_memory()
     with distributed.processes(device.type):
-        training = prepare(settings, device, resumed)
+        training = prepare(settings, device, directory)
         try:
             training.go()
         except KeyboardInterrupt:
@@ -213,24 +212,23 @@ def run(given: dict[str, Any]) -> int:
 
 
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
+    """The loop with all that it needs, as in train_qa.py."""
     recipe = runs.recipe_of(settings, device)
-    directory = resumed or Path(settings["out"])
     paths = [Path(name) for name in settings["text"]]
-    data = {
-        path.name: {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in paths
-    }
+    weights = hub.find(settings["weights"])
+    tokenizer = load_tokenizer(weights)
+    pieces = read_pieces(paths, tokenizer, settings["max_length"])[: settings["limit"]]
+    sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    data = {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
     if resumed:
         runs.check_data(resumed, data)
     runs.make_repeatable(device)
-    torch.manual_seed(settings["seed"])
-    weights = hub.find(settings["weights"])
+    torch.manual_seed(settings["seed"])  # for the head, where the checkpoint has none
     model = BertForMaskedLM.from_pretrained(weights).to(device)
-    tokenizer = load_tokenizer(weights)
-    pieces = read_pieces(paths, tokenizer, settings["max_length"])[: settings["limit"]]
     task = MaskedLMTask(model, tokenizer, pieces)
-    counts = {"pieces": len(pieces), "tokens": sum(task.lengths)}
-    say(f"{len(pieces):,} pieces of text, {counts['tokens']:,} tokens to train on")
+    counts = {"pieces": len(task.lengths), "tokens": sum(task.lengths)}
+    say(f"{counts['pieces']:,} pieces of text, {counts['tokens']:,} tokens to train on")
+    directory = resumed or Path(settings["out"])
     if not resumed:
         runs.start(directory, settings, data, counts)
     return Training(HiddenPlaces(model), task, recipe, directory, resume=resumed is not None)

@@ -1,0 +1,163 @@
+"""weights/pretrain.py: what it hides, that it learns, and that a killed run ends the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import lzma
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_qa import CHARACTERS, write_model
+
+from minibert.fill_mask import fill_mask
+from minibert.model import BertForMaskedLM
+from minibert.tokenizer import load_tokenizer
+from minibert.train import Training
+
+SCRIPT = Path(__file__).resolve().parent.parent / "weights" / "pretrain.py"
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pretrain"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+pretrain = load_script()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and a text of two lines that come again and again."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    write_model(folder / "weights", dropout=0.0)
+    lines = [CHARACTERS[:16], CHARACTERS[16:32]] * 160
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def arguments(folder: Path, out: str, **more: Any) -> dict[str, Any]:
+    usual = {"text": [str(folder / "text.txt")], "weights": str(folder / "weights"), "seed": 0}
+    small = {"batch_size": 16, "max_length": 32, "lr": 1e-2, "epochs": 2, "precision": "fp32"}
+    return {**usual, **small, "out": str(folder / out), **more}
+
+
+def test_whole_words_are_hidden_fifteen_per_cent_of_the_tokens() -> None:
+    draw = np.random.default_rng(0)
+    shares, lengths = [], []
+    for _ in range(300):
+        starts_word = draw.random(200) < 0.7
+        hidden = pretrain.choose_runs(starts_word, draw)
+        assert not hidden[0] and not hidden[-1], "[CLS] and [SEP] stay"
+        inside = ~starts_word[2:-1]
+        assert (hidden[2:-1][inside] == hidden[1:-2][inside]).all(), "a word is hidden whole"
+        shares.append(hidden.sum() / 198)
+        edges = np.flatnonzero(np.diff(hidden.astype(int)))
+        lengths += [starts_word[a + 1 : b + 1].sum() for a, b in edges.reshape(-1, 2)]
+    assert min(shares) >= 0.15 and np.mean(shares) < 0.17
+    assert 1.8 < np.mean(lengths) < 2.8  # MacBERT's runs have 2.0 words on average; some touch
+
+
+@pytest.mark.parametrize("starts", [[False] * 16, [True] * 16, [False] * 14 + [True] * 2])
+def test_odd_pieces_end_too(starts: list[bool]) -> None:
+    hidden = pretrain.choose_runs(np.array(starts), np.random.default_rng(0))
+    assert hidden.any() and not hidden[0] and not hidden[-1]
+
+
+def test_of_the_hidden_places_80_per_cent_show_the_mask_and_10_any_token(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder / "weights")
+    model = BertForMaskedLM.from_pretrained(folder / "weights")
+    pieces = pretrain.read_pieces([folder / "text.txt"], tokenizer, 32) * 10
+    task = pretrain.MaskedLMTask(model, tokenizer, pieces)
+    batch = task.hide(pieces, np.random.default_rng(0))
+    before = np.stack([piece.input_ids for piece in pieces])
+    shown, hidden = batch["input_ids"].numpy(), batch["hidden"].numpy()
+    assert (shown == before)[~hidden].all()
+    assert (batch["targets"].numpy() == before[hidden]).all()
+    mask_id = tokenizer.token_to_id("[MASK]")
+    assert (shown[hidden] == mask_id).mean() == pytest.approx(0.8, abs=0.01)
+    changed = (shown != before) & (shown != mask_id)
+    assert changed[hidden].mean() == pytest.approx(0.1, abs=0.01)
+    assert shown[changed].min() >= 5, "no special token is put in"
+
+
+def test_the_head_at_hidden_places_gives_what_the_whole_model_gives_there(folder: Path) -> None:
+    model = BertForMaskedLM.from_pretrained(folder / "weights")
+    ids = torch.randint(5, 40, (3, 12))
+    hidden = torch.rand(3, 12) < 0.3
+    ones, zeros = torch.ones_like(ids), torch.zeros_like(ids)
+    torch.testing.assert_close(
+        pretrain.HiddenPlaces(model)(ids, ones, zeros, hidden), model(ids, ones, zeros)[hidden]
+    )
+
+
+def test_it_learns_what_stands_where(folder: Path) -> None:
+    assert pretrain.run(arguments(folder, "learnt", epochs=6)) == 0
+    for first in (0, 16):
+        text = f"{CHARACTERS[first : first + 9]}[MASK]{CHARACTERS[first + 10 : first + 16]}"
+        best = fill_mask(str(folder / "learnt"), text, 1)[0][0]
+        assert best.token == CHARACTERS[first + 9]
+        assert best.probability > 0.5
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain.run(arguments(folder, "whole", save_every=5))
+    step, left = Training.step, 13
+
+    def killed(self: Training, examples: list[int]) -> bool:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise MemoryError("as if killed")
+        return step(self, examples)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Training, "step", killed)
+        pretrain.run(arguments(folder, "killed", save_every=5))
+    assert pretrain.run({"resume": str(folder / "killed")}) == 0
+    for name in ("model.safetensors", "last/model.safetensors", "vocab.txt"):
+        assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_xz_is_read_as_it_is_and_what_is_no_text_is_one_sentence(
+    folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(folder / "weights")
+    plain = pretrain.read_pieces([folder / "text.txt"], tokenizer, 32)
+    (tmp_path / "text.xz").write_bytes(lzma.compress((folder / "text.txt").read_bytes()))
+    packed = pretrain.read_pieces([tmp_path / "text.xz"], tokenizer, 32)
+    assert [p.input_ids.tolist() for p in packed] == [p.input_ids.tolist() for p in plain]
+    for name, content, reason in (
+        ("broken.xz", b"no xz", "cannot be read as text"),
+        ("latin1.txt", "é".encode("latin-1"), "cannot be read as text"),
+        ("short.txt", "天".encode(), "at least 2"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(pretrain.UserError, match=reason):
+            pretrain.read_pieces([tmp_path / name], tokenizer, 32)
+    with pytest.raises(pretrain.UserError, match="cannot be read as text"):
+        pretrain.read_pieces([tmp_path / "absent.txt"], tokenizer, 32)
+
+
+@pytest.mark.reference
+def test_transformers_fills_the_mask_of_what_it_wrote(folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    pretrain.run(arguments(folder, "saved"))
+    theirs, report = transformers.AutoModelForMaskedLM.from_pretrained(
+        folder / "saved", output_loading_info=True
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    ids = torch.randint(5, 40, (2, 12))
+    ours = BertForMaskedLM.from_pretrained(folder / "saved")
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-5, rtol=1e-5)
