@@ -63,7 +63,7 @@ def first_hit(window: Sequence[int], answer: Sequence[int]) -> tuple[int, int] |
     return None
 
 
-def search_labels(windows: Windows, tokenizer: Tokenizer) -> tuple[Windows, dict[str, int]]:
+def search_labels(windows: Windows, tokenizer: Tokenizer) -> tuple[Windows, dict[str, float]]:
     """The same windows with the notebook's labels, and how many of these are wrong.
 
     As there, the first answer is tokenized by itself, the whole input is searched for it from the
@@ -88,7 +88,11 @@ def search_labels(windows: Windows, tokenizer: Tokenizer) -> tuple[Windows, dict
             counts["wrong_windows"] += 1
             counts["wrong_in_the_question"] += 0 < start < window.context_start
             counts["wrong_in_the_context"] += start >= window.context_start
-    return replace(windows, windows=kept), dict(counts, wrong_questions=len(wrong))
+    shares = {
+        "left_out_percent": 100 * counts["left_out"] / counts["questions"],
+        "wrong_percent": 100 * counts["wrong_windows"] / max(1, counts["windows"]),
+    }
+    return replace(windows, windows=kept), {**counts, "wrong_questions": len(wrong), **shares}
 
 
 def score_as_the_notebook(model: nn.Module, task: QATask) -> dict[str, Any]:
@@ -130,7 +134,10 @@ def main(args: argparse.Namespace) -> int:
     if args.count_labels:
         firsts = replace(found, windows=[w for w in found.windows if w.first == 0])
         cut_off = search_labels(firsts, tokenizer)[1]  # the notebook had no more than these
-        print(json.dumps({"all_windows": counts, "first_windows_only": cut_off}, indent=1))
+        both = {"all_windows": counts, "first_windows_only": cut_off}
+        if args.json:
+            files.write_json(Path(args.json), both)
+        print(json.dumps(both, indent=1))
         return 0
     device = torch.device("cpu")
     precision = choose_precision(device) if args.precision == "auto" else args.precision
@@ -169,7 +176,7 @@ def arguments() -> argparse.Namespace:
     add("--dev", metavar="FILE", help="to score on")
     add("--weights", required=True, help="a checkpoint; to count labels, its vocabulary will do")
     add("--out", metavar="RUN", help="a new directory for the run")
-    add("--json", metavar="FILE", help="where the figures go (default: RUN/ablation.json)")
+    add("--json", metavar="FILE", help="for the figures (default: RUN/ablation.json)")
     for name, value in RECIPE.items():
         add(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
     add("--max-length", type=int, default=384, help="(384)")

@@ -5,7 +5,7 @@
 
 In the second pass each question is asked with the text of the next one about the same context (the
 last with the first one's) and scored against its own answers. A model that answers what was asked
-loses nearly all of its F1; one that has only learnt what answers look like loses nothing. A context
+loses most of its F1; one that has only learnt what answers look like loses nothing. A context
 with one question has none to exchange it for, so it is left out of both passes.
 """
 
@@ -23,7 +23,8 @@ from minibert.cli import guard
 from minibert.errors import UserError
 from minibert.qa.ask import load_reader, plain_warnings
 from minibert.qa.reading import Question, QuestionSet, read_questions
-from minibert.qa.task import QATask
+from minibert.qa.task import QATask, check_fits
+from minibert.runs import positive
 
 
 def exchange(dev: QuestionSet) -> tuple[QuestionSet, QuestionSet]:
@@ -49,6 +50,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"{args.data} has no context with several questions to exchange")
     reader = load_reader(args.model, args.device)
     settings = reader.settings_for([question.context for question in whole.questions])
+    given = {name: getattr(args, name) for name in ("max_length", "doc_stride")}
+    settings = settings._replace(**{name: n for name, n in given.items() if n is not None})
+    check_fits(reader.model.config, reader.tokenizer, settings)
     with plain_warnings(), reader.autocast():
         before, after = (
             QATask(reader.tokenizer, settings, questions).evaluate(reader.model)[0]
@@ -74,6 +78,9 @@ def arguments() -> argparse.Namespace:
         "transformers' save_pretrained wrote, with the tokenizer's files")  # fmt: skip
     add("--data", required=True, metavar="FILE", help="questions in the layout of SQuAD or CMRC")
     add("--out", metavar="FILE", help="write the figures there as JSON, too")
+    add("--max-length", type=positive(int), metavar="TOKENS", help="that it was trained with "
+        "(default: a run's own; without a run, the published one for the language)")  # fmt: skip
+    add("--doc-stride", type=positive(int), metavar="TOKENS", help="likewise")
     add("--device", help="cpu, cuda, … (default: cuda where there is one, else cpu)")
     return parser.parse_args()
 

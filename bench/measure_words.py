@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import lzma
 import re
+import runpy
 import sys
 import tempfile
 from argparse import Namespace
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from measure_tokenisation import Row, Texts, arguments, everything, percent, show
+from numpy.typing import NDArray
 
 from minibert.cli import guard
 from minibert.errors import UserError
@@ -31,6 +33,7 @@ Segment = Callable[[str], Iterable[str]]
 MASKED = 0.15  # of the tokens (BERT paper, section 3.1)
 VOCABULARIES = (5_000, 21_128, 50_000, 100_000)
 CORPUS = 2_000_000  # characters; to segment a million takes some 10 s
+PRETRAIN = runpy.run_path(str(Path(__file__).parent.parent / "weights" / "pretrain.py"))
 CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
@@ -113,14 +116,20 @@ def chinese_units(text: str, split: Segment) -> list[str]:
 
 
 def masking(texts: Texts, kind: str, words: Callable[[Context], Ints]) -> Row:
-    """How often a masked token's word still shows when tokens are masked one by one.
+    """How often a masked token's word still shows.
 
-    `words` says for each token of a context which word it belongs to. Of a word of m tokens, one
-    of them masked, another is visible with probability 1 - 0.15 ** (m - 1); where whole words are
-    masked none ever is.
+    `words` says for each token of a context which word it belongs to. When tokens are masked one by
+    one, another of a word of m is visible with probability 1 - 0.15 ** (m - 1). What is left where
+    weights/pretrain.py hides runs of words, which in Chinese are runs of characters to it, is
+    counted. Where whole words are masked there is nothing.
     """
-    counts = [np.unique(words(c), return_counts=True)[1] for c in texts.contexts if len(c.ids)]
-    m = np.concatenate(counts)  # tokens of each word
+    m = np.concatenate([np.bincount(words(context)) for context in texts.contexts])
+    m = m[m > 0]  # tokens of each word
+    hidden = [hide_runs(texts, context) for context in texts.contexts]
+    shows = [
+        np.isin(words(context)[here], words(context)[~here])
+        for context, here in zip(texts.contexts, hidden, strict=True)
+    ]
     return {
         **texts.label,
         **{"words by": kind, "tokens": int(m.sum()), "tokens per word": float(m.mean())},
@@ -129,7 +138,16 @@ def masking(texts: Texts, kind: str, words: Callable[[Context], Ints]) -> Row:
         "masked tokens whose word shows %": float(
             100 * (m * (1 - MASKED ** (m - 1.0))).sum() / m.sum()
         ),
+        "the same, runs hidden %": percent(np.concatenate(shows)),
     }
+
+
+def hide_runs(texts: Texts, context: Context) -> NDArray[np.bool_]:
+    """(N,): which tokens of a context weights/pretrain.py would hide."""
+    starts_word = np.concatenate(([True], ~texts.is_piece[context.ids], [True]))  # [CLS] … [SEP]
+    draw = np.random.default_rng(len(context.text))
+    hidden: NDArray[np.bool_] = PRETRAIN["choose_runs"](starts_word, draw)[1:-1]
+    return hidden
 
 
 def by_pieces(texts: Texts) -> Callable[[Context], Ints]:
