@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from minibert.errors import UserError
+from minibert.files import decode, read_text
 from minibert.qa.ask import Reader, Reply, on_one_line
 
 
@@ -19,18 +20,7 @@ def read_context(name: str) -> str:
         UserError: there is no such file, it is a directory, empty or not UTF-8.
     """
     what = "stdin" if name == "-" else name
-    try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = raw.decode("utf-8-sig")  # Windows editors put a byte order mark in front
-    except IsADirectoryError:
-        raise UserError(f"{name} is a directory; name one text file") from None
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{what} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}; "
-            "save it in UTF-8"
-        ) from None
+    text = decode(sys.stdin.buffer.read(), what) if name == "-" else read_text(Path(name))[0]
     if not text.strip():
         raise UserError(f"{what} is empty; a text with the answer in it was expected")
     return text

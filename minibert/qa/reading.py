@@ -15,7 +15,6 @@ training, metrics) every located answer is a substring of its context, exactly w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from minibert.errors import UserError
+from minibert.files import read_text
 
 T = TypeVar("T")
 
@@ -170,25 +170,11 @@ def read_questions(path: str | Path, part: Part = "all") -> QuestionSet:
 
 def _load(path: Path) -> tuple[Any, str]:
     """The file's JSON and the sha256 of its bytes."""
-    if path.is_dir():
-        raise UserError(f"{path} is a directory; name one JSON file in it")
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
-    try:
-        text = raw.decode("utf-8-sig")  # Windows editors put a byte order mark in front
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}; "
-            "save it in UTF-8"
-        ) from None
+    text, sha256 = read_text(path)
     if not text.strip():
         raise UserError(f"{path} is empty; a question file in JSON was expected, so get it again")
     try:
-        return json.loads(text), hashlib.sha256(raw).hexdigest()
+        return json.loads(text), sha256
     except json.JSONDecodeError as error:
         cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         raise UserError(
