@@ -106,15 +106,20 @@ SPELLINGS = {
 
 
 def find(
-    name_or_path: str, parts: Sequence[str] = ("train", "dev"), *, wait: float = 1.0
+    name_or_path: str,
+    parts: Sequence[str] = ("train", "dev"),
+    *,
+    suffixes: Sequence[str] = (".json",),
+    wait: float = 1.0,
 ) -> dict[str, Path]:
     """What `--data` means: the files of a NAME, a FILE or a DIR, by part.
 
     A NAME of the manifest is downloaded where it is not there yet, the asked `parts` only, and
     stands before a directory of that name (write `./squad` for the directory). A FILE is
     `{"data": file}`: what it is for, the caller knows. A DIR is searched for `train*.json`,
-    `dev*.json` and so on. Parts that a NAME or DIR does not have are left out; UserError if that
-    leaves none, if a directory holds several candidates for a part, or if nothing has that name.
+    `dev*.json` and so on, or for files with other `suffixes`. Parts that a NAME or DIR does not
+    have are left out; UserError if that leaves none, if a directory holds several candidates for a
+    part, or if nothing has that name.
 
     `wait` is the pause in seconds before the second try of a download; it doubles with each.
     """
@@ -135,7 +140,7 @@ def find(
     if path.is_file():
         return {"data": path}
     if path.is_dir():
-        return _search(path, parts)
+        return _search(path, parts, suffixes)
     near = difflib.get_close_matches(name_or_path.lower(), MANIFEST, n=1)
     raise UserError(
         f"no data set, file or directory is called {name_or_path!r}; "
@@ -152,24 +157,26 @@ def data_dir() -> Path:
     return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
 
 
-def _search(folder: Path, parts: Sequence[str]) -> dict[str, Path]:
+def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict[str, Path]:
     """The file of each part: `dev.json`, else `dev*.json`, else a name with the word dev in it."""
-    names = sorted(path.name for path in folder.glob("*.json"))
+    names = sorted(path.name for path in folder.glob("*") if path.suffix in suffixes)
+    endings = "|".join(map(re.escape, suffixes))
     found: dict[str, Path] = {}
     for part in parts:
         words = SPELLINGS[part]
-        for pattern in (rf"({words})\.json", rf"({words}).*", rf".*[^a-z]({words})[^a-z].*"):
+        for pattern in (rf"({words})({endings})", rf"({words}).*", rf".*[^a-z]({words})[^a-z].*"):
             matches = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
             if len(matches) > 1:
+                plain = part + Path(matches[0]).suffix
                 raise UserError(
                     f"{folder} holds several {part} files: {', '.join(matches)}; "
-                    f"rename the one that is meant to {part}.json, or name a file"
+                    f"rename the one that is meant to {plain}, or name a file"
                 )
             if matches:
                 found[part] = folder / matches[0]
                 break
     if not found:
-        wanted = " or ".join(f"{part}*.json" for part in parts)
+        wanted = " or ".join(f"{part}*{suffixes[0]}" for part in parts)
         raise UserError(f"{folder} holds no {wanted}; name a directory that does, or a file")
     return found
 

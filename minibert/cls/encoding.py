@@ -65,7 +65,8 @@ def encode(
         parts = [shorten(part, n, head_tail) for part, n in zip(parts, kept, strict=True)]
         segments = [[*cls, *parts[0], *sep], *([*part, *sep] for part in parts[1:])]
         types = np.repeat(np.arange(len(segments)), [len(segment) for segment in segments])
-        rows.append(Encoded(np.array(sum(segments, []), np.int32), types.astype(np.int32)))
+        joined = np.array([token for segment in segments for token in segment], np.int32)
+        rows.append(Encoded(joined, types.astype(np.int32)))
     return Encodings(rows, n_cut)
 
 

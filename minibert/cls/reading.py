@@ -11,20 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from minibert.cls.columns import Columns, Wanted, find_columns, is_number
 from minibert.cls.tables import Row, Table, read_table
 from minibert.errors import UserError
+from minibert.parts import HELD_OUT, TAKEN, Part, is_in
 
-# Where one file is all there is: every tenth of its texts is held out, to score on.
-HELD_OUT = 10
-Part = Literal["all", "train", "dev"]
-TAKEN: dict[Part, str] = {
-    "all": "all",
-    "train": f"all but every {HELD_OUT}th",
-    "dev": f"every {HELD_OUT}th",
-}
 SHOWN_CLASSES = 6
 
 
@@ -180,8 +173,7 @@ def held_out(examples: Sequence[Example], part: Part, path: Path) -> list[Exampl
     numbers: dict[tuple[str, str | None], int] = {}
     taken = []
     for example in examples:
-        number = numbers.setdefault((example.text, example.pair), len(numbers))
-        if (part == "dev") == (number % HELD_OUT == 0):
+        if is_in(part, numbers.setdefault((example.text, example.pair), len(numbers))):
             taken.append(example)
     if not taken:
         raise UserError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from minibert.qa.reading import Question
 from minibert.qa.recipes import PUBLISHED
 from minibert.qa.task import QASettings, answer, check_fits
 from minibert.qa.windows import check_lengths, make_windows
-from minibert.report import say
+from minibert.report import on_one_line, say
 from minibert.tokenizer import SPECIAL, load_tokenizer
 from minibert.train import PRECISIONS, autocast, choose_precision
 
@@ -231,8 +230,3 @@ def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
     while last > end and text[last - 1].isspace():
         last -= 1
     return first, last
-
-
-def on_one_line(text: str) -> str:
-    """Spaces for line ends and the like; what could steer a terminal is left out."""
-    return "".join(c for c in re.sub(r"\s+", " ", text) if unicodedata.category(c) != "Cc")

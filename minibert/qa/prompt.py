@@ -10,7 +10,8 @@ from pathlib import Path
 
 from minibert.errors import UserError
 from minibert.files import decode, read_text
-from minibert.qa.ask import Reader, Reply, on_one_line
+from minibert.qa.ask import Reader, Reply
+from minibert.report import on_one_line
 
 
 def read_context(name: str) -> str:

@@ -20,21 +20,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from minibert.errors import UserError
 from minibert.files import read_text
+from minibert.parts import HELD_OUT, TAKEN, Part, is_in
 
 T = TypeVar("T")
-
-# Where one file is all there is: every tenth of its contexts is held out, to score on.
-HELD_OUT = 10
-Part = Literal["all", "train", "dev"]
-TAKEN: dict[Part, str] = {
-    "all": "all",
-    "train": f"all but every {HELD_OUT}th",
-    "dev": f"every {HELD_OUT}th",
-}
 
 
 class Answer(NamedTuple):
@@ -140,8 +132,7 @@ def read_questions(path: str | Path, part: Part = "all") -> QuestionSet:
     places: dict[str, str] = {}  # question id -> where it stands
     numbers: dict[str, int] = {}  # context -> its number
     for paragraph in (_squad_paragraphs if layout == "squad" else _cmrc_paragraphs)(data, path):
-        is_dev = numbers.setdefault(paragraph.context, len(numbers)) % HELD_OUT == 0
-        is_taken = part in ("all", "dev" if is_dev else "train")
+        is_taken = is_in(part, numbers.setdefault(paragraph.context, len(numbers)))
         notes: Counter[str] = Counter(contexts=1)
         for number, qa in enumerate(paragraph.qas, 1):
             question = _question(qa, f"question {number}", paragraph, layout, notes)

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from minibert.batches import pad
 from minibert.config import BertConfig
-from minibert.errors import UserError
 from minibert.inference import outputs
 from minibert.metrics import Metric, Score, score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.decoding import Prediction, decode, find_best_threshold
 from minibert.qa.reading import QuestionSet
 from minibert.qa.windows import Windows, make_windows
-from minibert.tokenizer import SPECIAL, check_vocabulary, save_tokenizer
+from minibert.tokenizer import SPECIAL, check_model, save_tokenizer
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -45,17 +44,7 @@ class QASettings(NamedTuple):
 
 def check_fits(config: BertConfig, tokenizer: Tokenizer, settings: QASettings) -> None:
     """Raises UserError where a model cannot read what the tokenizer and the settings make."""
-    check_vocabulary(tokenizer, config, "the checkpoint")
-    if config.type_vocab_size < 2:
-        raise UserError(
-            "the model knows one token type only, so it cannot tell a question from its context; "
-            "name another checkpoint"
-        )
-    if settings.max_length > config.max_position_embeddings:
-        raise UserError(
-            f"--max-length {settings.max_length} is more than the model's "
-            f"{config.max_position_embeddings} positions; set it to that or less"
-        )
+    check_model(config, tokenizer, settings.max_length, "a question from its context")
 
 
 class QATask:
