@@ -169,7 +169,7 @@ def test_a_context_that_is_no_file_is_an_error(
 ) -> None:
     words = ("ask", "--model", model, "--question", "who", "--context")
     assert "is a directory" in fails(capsys, *words, tmp_path)
-    assert "No such file" in fails(capsys, *words, tmp_path / "absent.txt")
+    assert "does not exist" in fails(capsys, *words, tmp_path / "absent.txt")
 
 
 @pytest.mark.parametrize(("question", "says"), [("  ", "is empty"), ("wh\udcff", "valid UTF-8")])

@@ -138,12 +138,15 @@ def described(header: Sequence[str], has_header: bool) -> str:
 def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
     """Whether the first row of a TSV or CSV file holds the columns' names.
 
-    It does if one of them is asked for; or if it has a name that people use, and the cells beside
-    it are no numbers and do not stand again below (a text may be the one word "content"); or if it
-    names columns in words of its own: then that of the label is a word over numbers, or a word that
-    none of many rows has.
+    It does if one of them is asked for; or if it has usual names for a text and a label; or if it
+    has one, and the cells beside it are no numbers and do not stand again below (a text may be the
+    one word "content"); or if it names columns in words of its own: then that of the label is a
+    word over numbers, or a word that none of many rows has.
     """
     if any(name in first for name in wanted if name and not name.isdecimal()):
+        return True
+    lowered = {cell.lower() for cell in first}
+    if lowered & {*LABELS} and lowered & (USUAL - {*LABELS}):
         return True
     below = [row.cells for row in table.rows[1:]]
     if not below or any(len(cell) > NAME_LENGTH or is_number(cell) for cell in first):

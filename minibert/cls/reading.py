@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.cls.columns import Columns, Wanted, find_columns, is_number
+from minibert.cls.columns import Columns, Wanted, find_columns, is_header, is_number
 from minibert.cls.tables import Row, Table, read_table
 from minibert.errors import UserError
 from minibert.parts import HELD_OUT, TAKEN, Part, is_in
@@ -126,7 +126,8 @@ def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool)
             columns, wanted = columns._replace(label=None), wanted._replace(label=None)
     used = [columns.text, columns.pair, columns.label]
     if columns.names is None:
-        is_same = all(c is None or c < len(header) for c in used)
+        has_header = table.keys or is_header(table, header, Wanted())
+        is_same = not has_header and all(c is None or c < len(header) for c in used)
         asked = [None if c is None else str(c + 1) for c in used]
     else:
         asked = [None if c is None else columns.names[c] for c in used]
