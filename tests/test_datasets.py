@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from minibert import datasets
-from minibert.datasets import MANIFEST, Source, blob_id, fetch, find
+from minibert import datasets, download
+from minibert.datasets import MANIFEST, Source, blob_id, find
+from minibert.download import fetch
 from minibert.errors import UserError
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several chunks, every byte value
@@ -218,7 +219,7 @@ def test_what_arrived_before_the_last_drop_is_kept_for_the_next_run(
 def test_a_server_that_keeps_the_connection_open_does_not_hold_us(
     server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "TIMEOUT", 1.5)
+    monkeypatch.setattr(download, "TIMEOUT", 1.5)
     server.script = ["keep-alive"]
     fetch(SOURCE, path, wait=0)
     assert path.read_bytes() == CONTENT

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from minibert import datasets
 from minibert.cls.columns import Wanted
 from minibert.cls.reading import TextSet, check_known, read_texts, without_labels
+from minibert.errors import UserError
 from minibert.parts import find_files, shares
 from minibert.report import say
 
@@ -46,6 +48,7 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
         sets[part] = read_texts(
             path, wanted, labelled=part != "test", like=sets.get("train"), part=share
         )
+        check_count(settings.get("data"), part, sets[part])
     check_known(sets["dev"], sets["train"])
     if "test" in sets and sets["test"].has_labels:
         known = set(sets["train"].labels)
@@ -54,3 +57,16 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     for texts in sets.values():
         say(texts.summary())
     return sets
+
+
+def check_count(name: str | None, part: str, texts: TextSet) -> None:
+    """Raises UserError if a file that was taken from an archive has not its number of texts."""
+    archive = datasets.ARCHIVES.get(name or "")
+    if archive is None or texts.path.parent != datasets.data_dir() / str(name):
+        return
+    published = archive.members[part][1]
+    if len(texts.examples) != published:
+        raise UserError(
+            f"{texts.path} has {len(texts.examples):,} texts where {name} has {published:,}, so it "
+            f"is not what was published; remove {texts.path.parent} and run again"
+        )
