@@ -307,7 +307,7 @@ def test_a_run_is_asked_in_its_precision_where_the_processor_has_it(
 ) -> None:
     (run / "run.json").write_text(json.dumps(run_json(precision="bf16")))
     for has, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        monkeypatch.setattr("minibert.qa.ask.choose_precision", lambda device, has=has: has)
+        monkeypatch.setattr("minibert.trained.choose_precision", lambda device, has=has: has)
         with load_reader(str(run), "cpu").autocast():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 

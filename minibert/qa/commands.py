@@ -131,13 +131,14 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def _ask(args: argparse.Namespace) -> int:
     if args.context == "-" and not args.question:
         raise UserError("--context - takes all of stdin, so give each question with --question")
+    from minibert.prompt import read_input
     from minibert.qa.ask import load_reader
-    from minibert.qa.prompt import converse, read_context, show
+    from minibert.qa.prompt import ask_on, show
 
-    context = read_context(args.context)
+    context = read_input(args.context, "a text with the answer in it")
     reader = load_reader(args.model, args.device)
     if not args.question:
-        return converse(reader, context, args.json)
+        return ask_on(reader, context, args.json)
     replies = reader.ask(context, args.question)
     if args.json:
         print(to_json([reply._asdict() for reply in replies]))
@@ -154,9 +155,10 @@ def _ask(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from minibert import files
-    from minibert.qa.ask import load_reader, plain_warnings
+    from minibert.qa.ask import load_reader
     from minibert.qa.recipes import usual_metric
     from minibert.qa.task import QATask
+    from minibert.trained import plain_warnings
 
     out = Path(args.out) if args.out else None
     if out and out.exists() and not out.is_dir():
@@ -245,10 +247,10 @@ def some(names: tuple[str, ...]) -> str:
 
 
 def _peek(args: argparse.Namespace) -> int:
-    from minibert.qa.ask import find_model, plain_warnings
     from minibert.qa.peek import describe
     from minibert.qa.recipes import PUBLISHED, usual_metric
     from minibert.tokenizer import load_tokenizer
+    from minibert.trained import find_model, plain_warnings
 
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
