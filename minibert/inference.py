@@ -39,7 +39,8 @@ def outputs(
     lengths = [len(row.input_ids) for row in rows]
     mine: dict[int, T] = {}
     batches = distributed.share(sequential_batches(lengths, batch_size))
-    quiet = None if distributed.is_main() else True  # None: where there is no terminal
+    # One batch needs no bar; None: none where there is no terminal, either.
+    quiet = None if distributed.is_main() and len(batches) > 1 else True
     for places in tqdm(batches, desc=doing, unit="batch", disable=quiet):
         batch = pad([rows[i] for i in places], pad_id)
         output = model(**{name: x.to(device) for name, x in batch.items()})

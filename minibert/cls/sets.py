@@ -59,6 +59,18 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     return sets
 
 
+def read_dev(name: str, wanted: Wanted) -> TextSet:
+    """The texts to score on that a NAME, a FILE or a DIR stands for.
+
+    Raises:
+        UserError: there is nothing of that name; what `read_texts` raises.
+    """
+    [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES).values()
+    texts = read_texts(path, wanted)
+    check_count(name, "dev", texts)
+    return texts
+
+
 def check_count(name: str | None, part: str, texts: TextSet) -> None:
     """Raises UserError if a file that was taken from an archive has not its number of texts."""
     archive = datasets.ARCHIVES.get(name or "")

@@ -7,7 +7,6 @@ Heavy rooms (torch takes a second) are imported by the command that needs them, 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from minibert.errors import UserError
 from minibert.metrics import Metric, score_all
+from minibert.words import JSON_HELP, add_device, directory_for, to_json
 
 if TYPE_CHECKING:
     from minibert.qa.reading import QuestionSet
@@ -27,7 +27,6 @@ DATA_HELP = (
     "cmrc2018, squad, squad2 or drcd (fetched on first use); a file in the layout of SQuAD or of "
     "CMRC; or a directory that holds one"
 )
-JSON_HELP = "print JSON, for programs"
 METRICS = list(get_args(Metric))
 SHOWN_IDS = 5  # of the questions that something is said about
 
@@ -121,10 +120,6 @@ def add_data_commands(commands: Any) -> None:
     peek.set_defaults(run=_peek)
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
-
-
 # ask
 
 
@@ -160,9 +155,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from minibert.qa.task import QATask
     from minibert.trained import plain_warnings
 
-    out = Path(args.out) if args.out else None
-    if out and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a directory")
+    out = directory_for(args.out)
     dev = read_data(args.data)
     reader = load_reader(args.model, args.device)
     settings = reader.settings_for([question.context for question in dev.questions])
@@ -273,10 +266,6 @@ def _peek(args: argparse.Namespace) -> int:
 
 
 # What the commands print.
-
-
-def to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def table(scores: Mapping[str, float]) -> str:
