@@ -102,9 +102,9 @@ def say_what_is_cut(task: ClsTask) -> dict[str, int]:
     for part, encoded in (("train", task.encoded), ("dev", task.dev_encoded)):
         counts |= {f"{part}_texts": len(encoded.rows), f"{part}_texts_cut": encoded.n_cut}
         if encoded.n_cut:
-            kept = "their two ends" if task.settings.head_tail else "their beginning"
+            kept = "what is at both ends" if task.settings.head_tail else "the beginning"
             say(
-                f"{part}: {encoded.n_cut:,} of {len(encoded.rows):,} texts are longer than "
+                f"{part}: {encoded.n_cut:,} of {len(encoded.rows):,} texts had more than "
                 f"{task.settings.max_length} tokens and were cut; {kept} was kept"
             )
     return counts

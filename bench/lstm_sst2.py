@@ -28,7 +28,7 @@ DROPOUT = 0.3
 
 
 class LSTMClassifier(nn.Module):
-    """Embeddings, one bidirectional LSTM, the largest value of each state over the tokens, linear."""
+    """Embeddings, a bidirectional LSTM, the largest value of each state over the tokens, linear."""
 
     def __init__(self, vocab_size: int, num_labels: int) -> None:
         super().__init__()

@@ -21,13 +21,11 @@ from qa_finder import (
     CONFIG,
     ENGLISH,
     REPOSITORY,
-    Capture,
-    fails,
     finder,
-    minibert,
     run_json,
     write_vocabulary,
 )
+from typed import Capture, fails, minibert
 
 from minibert.qa.ask import load_reader
 from minibert.qa.task import QASettings
@@ -231,8 +229,8 @@ def test_a_model_of_nan_gives_an_error_for_each_question_and_goes_on(
 ON_A_TERMINAL = """
 import sys
 sys.path[:0] = [{repository!r}, {tests!r}]
-import qa_finder
-sys.exit(qa_finder.minibert(*sys.argv[1:]))
+import typed
+sys.exit(typed.minibert(*sys.argv[1:]))
 """
 
 

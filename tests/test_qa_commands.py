@@ -18,15 +18,12 @@ from qa_finder import (
     ENGLISH,
     REPOSITORY,
     VOCABULARY,
-    Capture,
-    fails,
     finder,
-    minibert,
-    parser,
     run_json,
     squad_file,
     write_vocabulary,
 )
+from typed import Capture, fails, minibert, parser
 
 import train_qa
 from minibert.qa.peek import abridged

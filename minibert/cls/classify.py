@@ -84,7 +84,7 @@ class Classifier:
         encodings = encode(texts, self.tokenizer, *self.settings)
         if encodings.n_cut:
             say(
-                f"note: {encodings.n_cut:,} of {len(texts):,} texts are longer than "
+                f"note: {encodings.n_cut:,} of {len(texts):,} texts had more than "
                 f"{self.settings.max_length} tokens and were cut, as in training"
             )
         return encodings

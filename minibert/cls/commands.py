@@ -186,7 +186,11 @@ def _probe_case(args: argparse.Namespace) -> int:
     lines = report(cases, classifier.lower_cases)
     print(to_json(facts_of(cases)) if args.json else "\n".join(lines), flush=True)
     if out:
-        flips = [[str(value) for value in flip] for case in cases for flip in case.flips]
+        flips = [
+            ["" if value is None else str(value) for value in flip]
+            for case in cases
+            for flip in case.flips
+        ]
         written = {
             out / "probe_case.json": files.as_json(facts_of(cases)),
             out / "flips.tsv": files.as_text(tsv(Flip._fields, flips)),
