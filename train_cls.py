@@ -17,11 +17,10 @@ import torch
 from minibert import runs
 from minibert.cli import guard
 from minibert.cls.encoding import check_length
-from minibert.cls.reading import TextSet, check_classes
+from minibert.cls.reading import TextSet
 from minibert.cls.sets import add_columns, read_sets
-from minibert.cls.task import ClsSettings, ClsTask
+from minibert.cls.task import ClsSettings, ClsTask, load_model
 from minibert.metrics import is_chinese
-from minibert.model import BertForSequenceClassification
 from minibert.parts import HELD_OUT
 from minibert.report import say
 from minibert.tokenizer import check_model, load_tokenizer
@@ -74,12 +73,10 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     """The loop with all that it needs."""
     texts = read_sets(settings)
     settings = with_defaults(settings, texts["train"])
-    labels = check_classes(texts["train"])
+    labels = texts["train"].labels
     data = {part: found.as_dict() for part, found in texts.items()}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
-    model = BertForSequenceClassification.from_pretrained(
-        weights, id2label=dict(enumerate(labels))
-    ).to(device)
+    model = load_model(weights, labels).to(device)
     tokenizer = load_tokenizer(weights)
     cls_settings = ClsSettings(**{name: settings[name] for name in ClsSettings._fields})
     has_pairs = texts["train"].columns.pair is not None

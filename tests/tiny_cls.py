@@ -10,7 +10,7 @@ import torch
 from numpy_checkpoint import TINY, write_checkpoint
 
 from minibert.cls.reading import TextSet, read_texts
-from minibert.cls.task import ClsSettings, ClsTask
+from minibert.cls.task import ClsSettings, ClsTask, load_model
 from minibert.model import BertForSequenceClassification
 from minibert.optimization import Recipe
 from minibert.tokenizer import SPECIAL, load_tokenizer
@@ -58,9 +58,7 @@ class TinyCls:
 
     def model(self) -> BertForSequenceClassification:
         torch.manual_seed(0)
-        return BertForSequenceClassification.from_pretrained(
-            self.weights, id2label=dict(enumerate(LABELS))
-        )
+        return load_model(self.weights, LABELS)
 
     def training(self, run: str = "run", **recipe: Any) -> Training:
         (self.folder / run).mkdir(exist_ok=True)

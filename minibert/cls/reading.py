@@ -191,12 +191,8 @@ def in_order(labels: Collection[str]) -> list[str]:
     return sorted(labels)
 
 
-def check_classes(train: TextSet) -> list[str]:
-    """The classes to be learned, in order.
-
-    Raises:
-        UserError: there is but one, or so many that they cannot be classes.
-    """
+def check_classes(train: TextSet) -> None:
+    """Raises UserError if there is but one class to learn, or so many that they can be none."""
     labels = train.labels
     column = train.columns.called(train.columns.label or 0)
     if len(labels) < 2:
@@ -209,7 +205,6 @@ def check_classes(train: TextSet) -> list[str]:
             f"{train.path}: the label ({column}) has {len(labels):,} different values in "
             f"{len(train.examples):,} texts, so it is no class; name another with --label-column"
         )
-    return labels
 
 
 def check_known(texts: TextSet, train: TextSet) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from minibert import datasets
 from minibert.cls.columns import Wanted
-from minibert.cls.reading import TextSet, check_known, read_texts, without_labels
+from minibert.cls.reading import TextSet, check_classes, check_known, read_texts, without_labels
 from minibert.errors import UserError
 from minibert.parts import find_files, shares
 from minibert.report import say
@@ -35,8 +35,8 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     """All texts, checked; says what was understood of them.
 
     Raises:
-        UserError: what `find_files` and `read_texts` raise; a label of the dev set that the
-            training set lacks.
+        UserError: what `find_files` and `read_texts` raise; labels that cannot be classes; one of
+            the dev set that the training set lacks.
     """
     names = "sst2 (or a file or a directory)"
     files = find_files(settings, names, parts=("train", "dev", "test"), suffixes=SUFFIXES)
@@ -49,6 +49,7 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
             path, wanted, labelled=part != "test", like=sets.get("train"), part=share
         )
         check_count(settings.get("data"), part, sets[part])
+    check_classes(sets["train"])
     check_known(sets["dev"], sets["train"])
     if "test" in sets and sets["test"].has_labels:
         known = set(sets["train"].labels)

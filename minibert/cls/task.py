@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,7 +27,7 @@ from minibert.cls.metrics import Scores, score
 from minibert.cls.reading import Example, TextSet
 from minibert.inference import outputs
 from minibert.model import BertForSequenceClassification
-from minibert.report import on_one_line
+from minibert.report import on_one_line, say
 from minibert.tokenizer import SPECIAL, save_tokenizer
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -40,6 +41,28 @@ class ClsSettings(NamedTuple):
 
     max_length: int
     head_tail: bool
+
+
+def load_model(weights: Path, labels: Sequence[str]) -> BertForSequenceClassification:
+    """A checkpoint with a head for these classes: its own if that is one for them, else a new one.
+
+    A head without names of its own, LABEL_0 and so on, is for as many classes as it has.
+
+    Raises:
+        UserError: what `from_pretrained` raises.
+    """
+    model = BertForSequenceClassification.from_pretrained(weights)
+    config, report = model.config, model.load_report
+    before = list(config.id2label.values())
+    is_new = report is None or "classifier.weight" in report.newly_initialized
+    fits = is_new or before in (list(labels), [f"LABEL_{i}" for i in range(len(before))])
+    if not fits or len(before) != len(labels):
+        model.classifier = nn.Linear(config.hidden_size, len(labels))
+        model.initialize(model.classifier)
+        if not is_new:
+            say(f"the head of {weights} is for other classes ({', '.join(before)}): a new one")
+    model.config = model.bert.config = replace(config, id2label=dict(enumerate(labels)))
+    return model
 
 
 class ClsTask:
