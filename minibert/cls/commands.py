@@ -44,7 +44,7 @@ def add_commands(commands: Any) -> None:
     words.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
     words.add_argument(
         "--pair", action="append", metavar="TEXT", help="the second text, for a model that was "
-        "trained on pairs; one for each TEXT"
+        "trained on pairs; one for each TEXT, after all of them"
     )  # fmt: skip
     words.add_argument(
         "--file", metavar="FILE", help="one text a line, of a pair the two with a tab between; - "
