@@ -107,7 +107,7 @@ class Log:
         self.write(scores)
         if distributed.is_main():
             shown = "  ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                f"{name} {value:#.4g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in scores.items()
             )
             print(shown, flush=True)
