@@ -8,20 +8,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minibert import checkpoint, datasets, distributed, hub, runs
+from minibert import runs
 from minibert.cli import guard
-from minibert.errors import UserError
-from minibert.memory import keep_freed_memory
 from minibert.metrics import Metric
 from minibert.model import BertForQuestionAnswering
+from minibert.parts import HELD_OUT, find_files, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import HELD_OUT, QuestionSet, read_questions
+from minibert.qa.reading import QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
 from minibert.report import say
@@ -37,7 +36,7 @@ Settings that are not given are those of a published recipe, chosen by the data:
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     given = vars(parser().parse_args(argv))
-    return guard(lambda: run(given))
+    return guard(lambda: runs.fine_tune(given, runs.Goal("train_qa.py", prepare, closing)))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,49 +77,12 @@ def recipe_in_words(metric: Metric) -> str:
     )
 
 
-def run(given: dict[str, Any]) -> int:
-    """Trains, or goes on with a run; returns the exit code."""
-    directory, settings = runs.resumed(given) if "resume" in given else (None, dict(given))
-    device = runs.device_of(settings)
-    keep_freed_memory()
-    with distributed.processes(device.type):
-        if directory is not None and checkpoint.is_finished(directory, settings["epochs"]):
-            checkpoint.tidy(directory)
-            say(f"{directory} is finished: all its epochs are done, nothing is left to do")
-            return 0
-        questions = read_data(settings)
-        settings = with_defaults(settings, questions)
-        training = prepare(settings, questions, device, directory)
-        try:
-            training.go()
-        except KeyboardInterrupt:
-            say(f"stopped and saved; go on with: {runs.again('train_qa.py', training.run)}")
-            return 130
-        best = training.progress.best
-        say(
-            f"best epoch {best['epoch']}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}; "
-            f"saved in {training.run}"
-        )
-        say(f"ask it: minibert ask --model {training.run} --context FILE --question '…'")
-    return 0
-
-
-def prepare(
-    settings: dict[str, Any],
-    questions: dict[str, QuestionSet],
-    device: torch.device,
-    resumed: Path | None,
-) -> Training:
-    """The loop with all that it needs. The directory of a new run comes last: a mistake in the
-    settings leaves none behind."""
-    recipe = runs.recipe_of(settings, device)
+def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
+    """The loop with all that it needs."""
+    questions = read_data(settings)
+    settings = with_defaults(settings, questions)
     data = {part: found.as_dict() for part, found in questions.items()}
-    directory = resumed or runs.directory_for(settings)
-    if resumed:
-        runs.check_data(resumed, data)
-    runs.make_repeatable(device)
-    torch.manual_seed(settings["seed"])  # for the head, which no checkpoint holds
-    weights = hub.find(settings["weights"])
+    recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     model = BertForQuestionAnswering.from_pretrained(weights).to(device)
     tokenizer = load_tokenizer(weights)
     qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
@@ -134,46 +96,26 @@ def prepare(
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 
+def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
+    """What a finished run says last."""
+    em, f1 = best["exact_match"], best["f1"]
+    return [
+        f"best epoch {best['epoch']}: EM {em:.2f}, F1 {f1:.2f}; saved in {run}",
+        f"ask it: minibert ask --model {run} --context FILE --question '…'",
+    ]
+
+
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
-    files = find_data(settings)
-    if "dev" in files:
-        questions = {part: read_questions(files[part]) for part in ("train", "dev")}
-    else:
-        say(
-            f"no questions to score on are named: every {HELD_OUT}th context of "
-            f"{files['train'].name} is held out for that (--dev FILE names others)"
-        )
-        questions = {
-            "train": read_questions(files["train"], "train"),
-            "dev": read_questions(files["train"], "dev"),
-        }
-    for part in questions.values():
-        say(part.summary())
+    names = "cmrc2018 (or squad, squad2, drcd, a file or a directory)"
+    files = find_files(settings, names, parts=("train", "dev"), suffixes=(".json",))
+    questions = {
+        part: read_questions(path, share)
+        for part, (path, share) in shares(files, "questions", "context").items()
+    }
+    for found in questions.values():
+        say(found.summary())
     return questions
-
-
-def find_data(settings: dict[str, Any]) -> dict[str, Path]:
-    """The file of the training questions, and that of the dev questions where one is named."""
-    files = {part: Path(settings[part]) for part in ("train", "dev") if settings.get(part)}
-    if settings.get("data"):
-        if len(files) == 2:
-            raise UserError("--train and --dev name all data there is to name; leave out --data")
-        found = datasets.find(settings["data"])
-        if "data" in found:  # a single file
-            found = {"train": found["data"]}
-            if "train" in files:
-                raise UserError(
-                    f"--data {settings['data']} and --train both name a file to train on; leave "
-                    "one out, and name the questions to score on with --dev"
-                )
-        files = found | files
-    if "train" not in files:
-        raise UserError(
-            "name the data: --data cmrc2018 (or squad, squad2, drcd, a file or a directory), or "
-            "--train FILE and --dev FILE; there is no file to train on yet"
-        )
-    return files
 
 
 def with_defaults(settings: dict[str, Any], questions: dict[str, QuestionSet]) -> dict[str, Any]:

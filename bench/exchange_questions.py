@@ -21,10 +21,11 @@ from pathlib import Path
 from minibert import files
 from minibert.cli import guard
 from minibert.errors import UserError
-from minibert.qa.ask import load_reader, plain_warnings
+from minibert.qa.ask import load_reader
 from minibert.qa.reading import Question, QuestionSet, read_questions
 from minibert.qa.task import QATask, check_fits
 from minibert.runs import positive
+from minibert.trained import plain_warnings
 
 
 def exchange(dev: QuestionSet) -> tuple[QuestionSet, QuestionSet]:

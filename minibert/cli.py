@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 
+from minibert.cls import commands as cls_commands
 from minibert.errors import UserError
-from minibert.qa.commands import add_commands
+from minibert.qa import commands as qa_commands
 
 WEIGHTS_HELP = (
     "a directory, a name in weights/, or a checkpoint on the Hugging Face hub, as bert-base-chinese"
@@ -77,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     parity.add_argument("--json", action="store_true", help="print JSON, for programs")
     parity.set_defaults(run=_parity)
-    add_commands(commands)
+    qa_commands.add_commands(commands)
+    cls_commands.add_commands(commands)
     return parser
 
 

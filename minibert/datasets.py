@@ -2,42 +2,43 @@
 
 A name stands for files at fixed commits of public repositories. They are downloaded on first use
 into `data/` and verified against the git blob id that the commit itself records, so what is read
-is what was published. The next room, `minibert.qa.reading`, reads the files.
+is what was published. GLUE's SST-2 is a zip without such an id; it is known by how many texts are
+in it. The next rooms, `reading.py` of both tasks, read the files.
 
 Environment: MINIBERT_DATA moves the folder; MINIBERT_DATA_URL names a mirror that serves the same
-paths, `<url>/<owner>/<repo>/<commit>/<path>` (a plain web server on a machine without internet).
+paths, `<url>/<owner>/<repo>/<commit>/<path>` and `<url>/glue/data/SST-2.zip` (a plain web server
+on a machine without internet).
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import http.client
 import os
 import re
-import sys
-import time
-import urllib.error
+import shutil
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from tqdm import tqdm
-
+from minibert.download import CHUNK, fetch
 from minibert.errors import UserError
-
-if sys.platform != "win32":
-    import fcntl
+from minibert.files import Write, write_whole
 
 BASE = "https://raw.githubusercontent.com"
-CHUNK = 1 << 16  # bytes read at a time
-TIMEOUT = 30.0  # seconds without a byte before a connection counts as dropped
-TRIES = 4
-RETRIED = {408, 429, 500, 502, 503, 504}  # HTTP answers that a later try may better
+GLUE = "https://dl.fbaipublicfiles.com"
+LARGEST = 1 << 28  # bytes of a file in a zip; more is none of these data sets
+
+
+def url_of(base: str, path: str) -> str:
+    """Where a file is, on its own server or on the mirror that serves the same paths."""
+    base = os.environ.get("MINIBERT_DATA_URL") or base
+    if not base.startswith(("http://", "https://")):
+        raise UserError(f"MINIBERT_DATA_URL is {base!r}; it must begin with http:// or https://")
+    return f"{base.rstrip('/')}/{urllib.parse.quote(path)}"
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,68 @@ class Source:
 
     @property
     def url(self) -> str:
-        base = os.environ.get("MINIBERT_DATA_URL") or BASE
-        if not base.startswith(("http://", "https://")):
-            raise UserError(
-                f"MINIBERT_DATA_URL is {base!r}; it must begin with http:// or https://"
-            )
-        path = urllib.parse.quote(f"{self.repository}/{self.commit}/{self.path}")
-        return f"{base.rstrip('/')}/{path}"
+        return url_of(BASE, f"{self.repository}/{self.commit}/{self.path}")
+
+    def fault(self, path: Path) -> str:
+        """Why a file is not this one; "" if it is."""
+        got = blob_id(path)
+        if got == self.blob_id:
+            return ""
+        return f"its content is not what was published (git blob {got}, not {self.blob_id})"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file with the parts of a data set, and how many texts each of them has."""
+
+    path: str  # on GLUE's server
+    members: Mapping[str, tuple[str, int]]  # part -> its name in the zip, its texts
+
+    @property
+    def url(self) -> str:
+        return url_of(GLUE, self.path)
+
+    def fault(self, path: Path) -> str:
+        """Why a file is no such archive; "" if it is one, whole and undamaged."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for name, _ in self.members.values():
+                    if archive.getinfo(name).file_size > LARGEST:
+                        return f"{name} in it is {archive.getinfo(name).file_size:,} bytes large"
+                    with archive.open(name) as member:  # at its end its checksum is verified
+                        while member.read(CHUNK):
+                            pass
+        except KeyError as error:
+            return f"it is not what was published ({error.args[0]})"
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            return f"it is no intact zip file ({error})"
+        except (NotImplementedError, RuntimeError, ValueError) as error:  # encrypted, and the like
+            return f"it is not what was published ({error})"
+        return ""
+
+    def find(self, folder: Path, parts: Sequence[str], wait: float) -> dict[str, Path]:
+        """The files of these parts, taken out of the zip where they are not there yet.
+
+        Only the members that are known are taken out, under names of our own: whatever else the
+        zip holds, and wherever its names point to, nothing is written elsewhere.
+        """
+        found = {part: folder / f"{part}{Path(self.members[part][0]).suffix}" for part in parts}
+        lacking = {part: path for part, path in found.items() if not path.is_file()}
+        if lacking:
+            with zipfile.ZipFile(fetch(self, folder / Path(self.path).name, wait=wait)) as archive:
+                names = {path: self.members[part][0] for part, path in lacking.items()}
+                write_whole({path: copy_of(archive, name) for path, name in names.items()})
+        return found
+
+
+def copy_of(archive: zipfile.ZipFile, name: str) -> Write:
+    """What writes a member of a zip to the path that it is given, and nowhere else."""
+
+    def write(path: Path) -> None:
+        with archive.open(name) as member, path.open("wb") as file:
+            shutil.copyfileobj(member, file)
+
+    return write
 
 
 def _at(repository: str, commit: str, **parts: tuple[str, str]) -> dict[str, Source]:
@@ -96,6 +152,18 @@ MANIFEST: dict[str, dict[str, Source]] = {
     ),
 }
 
+# The test set has no labels: they are kept on GLUE's server.
+ARCHIVES: dict[str, Archive] = {
+    "sst2": Archive(
+        "glue/data/SST-2.zip",
+        {
+            "train": ("SST-2/train.tsv", 67_349),
+            "dev": ("SST-2/dev.tsv", 872),
+            "test": ("SST-2/test.tsv", 1_821),
+        },
+    ),
+}
+
 # What people call the parts, in the file names of a directory.
 SPELLINGS = {
     "train": "train|training",
@@ -106,42 +174,53 @@ SPELLINGS = {
 
 
 def find(
-    name_or_path: str, parts: Sequence[str] = ("train", "dev"), *, wait: float = 1.0
+    name_or_path: str,
+    parts: Sequence[str] = ("train", "dev"),
+    *,
+    suffixes: Sequence[str] = (".json",),
+    wait: float = 1.0,
 ) -> dict[str, Path]:
     """What `--data` means: the files of a NAME, a FILE or a DIR, by part.
 
     A NAME of the manifest is downloaded where it is not there yet, the asked `parts` only, and
     stands before a directory of that name (write `./squad` for the directory). A FILE is
     `{"data": file}`: what it is for, the caller knows. A DIR is searched for `train*.json`,
-    `dev*.json` and so on. Parts that a NAME or DIR does not have are left out; UserError if that
-    leaves none, if a directory holds several candidates for a part, or if nothing has that name.
+    `dev*.json` and so on, or for files with other `suffixes`. Parts that a NAME or DIR does not
+    have are left out; UserError if that leaves none, if a directory holds several candidates for a
+    part, or if nothing has that name.
 
     `wait` is the pause in seconds before the second try of a download; it doubles with each.
     """
-    if name_or_path in MANIFEST:
-        sources = MANIFEST[name_or_path]
-        wanted = [part for part in parts if part in sources]
-        if not wanted:
-            raise UserError(
-                f"the data set {name_or_path} has no part {' or '.join(parts)}; "
-                f"it has {', '.join(sources)}"
-            )
-        folder = data_dir() / name_or_path
+    folder = data_dir() / name_or_path
+    if archive := ARCHIVES.get(name_or_path):
+        return archive.find(folder, known_parts(name_or_path, parts, archive.members), wait)
+    if sources := MANIFEST.get(name_or_path):
         return {
             part: fetch(sources[part], folder / Path(sources[part].path).name, wait=wait)
-            for part in wanted
+            for part in known_parts(name_or_path, parts, sources)
         }
     path = Path(name_or_path)
     if path.is_file():
         return {"data": path}
     if path.is_dir():
-        return _search(path, parts)
-    near = difflib.get_close_matches(name_or_path.lower(), MANIFEST, n=1)
+        return _search(path, parts, suffixes)
+    names = [*MANIFEST, *ARCHIVES]
+    near = difflib.get_close_matches(name_or_path.lower(), names, n=1)
     raise UserError(
         f"no data set, file or directory is called {name_or_path!r}; "
         + (f"did you mean {near[0]}? " if near else "")
-        + f"Known data sets: {', '.join(MANIFEST)}"
+        + f"Known data sets: {', '.join(names)}"
     )
+
+
+def known_parts(name: str, parts: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    """Those of the parts that a data set has; UserError if it has none of them."""
+    wanted = [part for part in parts if part in known]
+    if not wanted:
+        raise UserError(
+            f"the data set {name} has no part {' or '.join(parts)}; it has {', '.join(known)}"
+        )
+    return wanted
 
 
 def data_dir() -> Path:
@@ -152,24 +231,26 @@ def data_dir() -> Path:
     return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
 
 
-def _search(folder: Path, parts: Sequence[str]) -> dict[str, Path]:
+def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict[str, Path]:
     """The file of each part: `dev.json`, else `dev*.json`, else a name with the word dev in it."""
-    names = sorted(path.name for path in folder.glob("*.json"))
+    names = sorted(path.name for path in folder.glob("*") if path.suffix in suffixes)
+    endings = "|".join(map(re.escape, suffixes))
     found: dict[str, Path] = {}
     for part in parts:
         words = SPELLINGS[part]
-        for pattern in (rf"({words})\.json", rf"({words}).*", rf".*[^a-z]({words})[^a-z].*"):
+        for pattern in (rf"({words})({endings})", rf"({words}).*", rf".*[^a-z]({words})[^a-z].*"):
             matches = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
             if len(matches) > 1:
+                plain = part + Path(matches[0]).suffix
                 raise UserError(
                     f"{folder} holds several {part} files: {', '.join(matches)}; "
-                    f"rename the one that is meant to {part}.json, or name a file"
+                    f"rename the one that is meant to {plain}, or name a file"
                 )
             if matches:
                 found[part] = folder / matches[0]
                 break
     if not found:
-        wanted = " or ".join(f"{part}*.json" for part in parts)
+        wanted = " or ".join(f"{part}*{suffixes[0]}" for part in parts)
         raise UserError(f"{folder} holds no {wanted}; name a directory that does, or a file")
     return found
 
@@ -181,138 +262,3 @@ def blob_id(path: Path) -> str:
         while piece := file.read(CHUNK):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def fetch(source: Source, path: Path, *, wait: float = 1.0) -> Path:
-    """Make `path` hold the content that `source` pins, and return it.
-
-    A file that is there and right is used without the network and without a write. Otherwise the
-    content goes to `<path>.part`, which an interrupted download leaves behind and the next one
-    continues, and is renamed to `path` once it is complete and verified. UserError where that
-    cannot be had.
-    """
-    try:
-        if path.exists() and blob_id(path) == source.blob_id:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.parent):
-            if path.exists():
-                if blob_id(path) == source.blob_id:  # another process was faster
-                    return path
-                _say(f"{path} is not the published file; downloading it again")
-            part = path.with_name(path.name + ".part")
-            _download(source, part, path, wait)
-            os.replace(part, path)
-    except OSError as error:  # those of the network have become UserErrors by now
-        raise UserError(
-            f"cannot write {error.filename or path}: {error.strerror}; "
-            "make room there or move the folder with MINIBERT_DATA"
-        ) from error
-    return path
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time downloads into a folder; the others wait and find the files there."""
-    with (folder / ".lock").open("w") as lock:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _say(f"waiting for another process that downloads into {folder}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-class _Dropped(Exception):
-    """This try failed in a way that another may not."""
-
-
-def _download(source: Source, part: Path, path: Path, wait: float) -> None:
-    """Complete and verify `part`, in up to TRIES requests."""
-    url = source.url
-    by_hand = f"put the file by hand at {path}"
-    _say(f"downloading {url}")
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(wait * 2 ** (attempt - 1))
-        try:
-            with part.open("ab") as file:
-                resumed = file.tell() > 0
-                _request(url, file, path.name)
-                os.fsync(file.fileno())
-        except _Dropped as error:
-            reason = str(error)
-            continue
-        except urllib.error.HTTPError as error:
-            raise UserError(
-                f"{url} answered {error.code} {error.reason}; "
-                f"check MINIBERT_DATA_URL if you set it, or {by_hand}"
-            ) from None
-        got = blob_id(part)
-        if got == source.blob_id:
-            return
-        part.unlink()
-        reason = f"its content is not what was published (git blob {got}, not {source.blob_id})"
-        if not resumed:  # what was patched together gets a fresh start, what came whole does not
-            raise UserError(f"{url} was downloaded but {reason}; {by_hand}")
-    raise UserError(
-        f"{url} could not be downloaded in {TRIES} tries, the last one: {reason}; "
-        f"run again to continue, or {by_hand}"
-    )
-
-
-def _request(url: str, file: BinaryIO, name: str) -> None:
-    """Append to `file` what it lacks of `url`, in one request. Raises what `_open` raises."""
-    start = file.tell()
-    response = _open(url, start)
-    if response is None:
-        return
-    with response:
-        ranged = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        if start and not (response.status == 206 and ranged):  # the whole file: start over
-            start = 0
-            file.truncate(0)
-        total = None if response.length is None else start + response.length
-        with tqdm(
-            total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=None
-        ) as bar:
-            for piece in _pieces(response):
-                file.write(piece)
-                bar.update(len(piece))
-                start += len(piece)
-    if total is not None and start < total:
-        raise _Dropped(f"the connection ended after {start:,} of {total:,} bytes")
-
-
-def _open(url: str, start: int) -> http.client.HTTPResponse | None:
-    """Ask for the bytes from `start`; None where the server says that there are none.
-
-    Raises _Dropped where trying again makes sense, HTTPError where the server's answer is final.
-    """
-    headers = {"User-Agent": "minibert"} | ({"Range": f"bytes={start}-"} if start else {})
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
-        return response
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:
-            return None
-        if error.code in RETRIED:
-            raise _Dropped(f"the server answered {error.code} {error.reason}") from None
-        raise
-    except (OSError, http.client.HTTPException) as error:
-        raise _Dropped(f"no connection ({getattr(error, 'reason', error)})") from None
-
-
-def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it arrives; a connection that breaks is a _Dropped."""
-    try:
-        while piece := response.read1(CHUNK):
-            yield piece
-    except (OSError, http.client.HTTPException) as error:
-        raise _Dropped(f"the connection broke ({error})") from None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

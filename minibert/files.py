@@ -1,11 +1,12 @@
 """Files: read with an explanation of what is wrong with them, written so that none is half there.
 
-Only two kinds occur, JSON and safetensors. Both are plain data: reading one runs nothing. A pickle
-(`pytorch_model.bin`) is a program that runs when it is read, so no such file is ever opened.
+Only text (JSON, tables) and safetensors occur. Both are plain data: reading one runs nothing. A
+pickle (`pytorch_model.bin`) is a program that runs when it is read, so none is ever opened.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -21,6 +22,39 @@ from minibert.errors import UserError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """The text of a file of data, without a byte order mark, and the sha256 of its bytes.
+
+    Raises:
+        UserError: there is no such file, it is a directory, cannot be read or is not UTF-8.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; name one file in it")
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+    return decode(raw, str(path)), hashlib.sha256(raw).hexdigest()
+
+
+def decode(raw: bytes, name: str) -> str:
+    """Bytes as text; Windows editors put a byte order mark in front, which is left out.
+
+    Raises:
+        UserError: they are not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{name} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}, in line "
+            f"{line:,}; save it in UTF-8"
+        ) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -219,18 +219,22 @@ def mean_percent(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def metric_for(language_text: Iterable[str]) -> Metric:
-    """Choose the metric by the language of the contexts.
+    """Choose the metric by the language of the contexts: `cmrc2018` for Chinese, else `squad`."""
+    return "cmrc2018" if is_chinese(language_text) else "squad"
 
-    The rule: `cmrc2018` if more than half of all letters are Chinese characters (U+4E00 to
-    U+9FA5, those that CMRC's metric takes one by one), else `squad`. Digits, spaces and punctuation
-    are not letters, so figures do not tip the balance; Japanese kana and Korean
-    hangul are letters but not Chinese. Text without a letter gets `squad`.
+
+def is_chinese(texts: Iterable[str]) -> bool:
+    """Whether more than half of all letters are Chinese characters.
+
+    Those are U+4E00 to U+9FA5, which CMRC's metric takes one by one. Digits, spaces and punctuation
+    are not letters, so figures do not tip the balance; Japanese kana and Korean hangul are letters
+    but not Chinese. Text without a letter is not Chinese.
     """
     n_letters = n_chinese = 0
-    for text in language_text:
+    for text in texts:
         n_letters += sum(map(str.isalpha, text))
         n_chinese += len(CHINESE.findall(text))
-    return "cmrc2018" if 2 * n_chinese > n_letters else "squad"
+    return 2 * n_chinese > n_letters
 
 
 # NLTK's word tokenizer, which CMRC's official script calls for whatever is not Chinese. These are

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +107,7 @@ class Log:
         self.write(scores)
         if distributed.is_main():
             shown = "  ".join(
-                f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+                f"{name} {value:#.4g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in scores.items()
             )
             print(shown, flush=True)
@@ -143,3 +145,8 @@ def say(text: str) -> None:
     """A line for people, from the main process alone."""
     if distributed.is_main():
         print(text, file=sys.stderr, flush=True)
+
+
+def on_one_line(text: str) -> str:
+    """Spaces for line ends and the like; what could steer a terminal is left out."""
+    return "".join(c for c in re.sub(r"\s+", " ", text) if unicodedata.category(c) != "Cc")

@@ -14,15 +14,16 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from minibert import __version__, distributed, files
-from minibert.checkpoint import differences
+from minibert import __version__, checkpoint, distributed, files, hub
 from minibert.errors import UserError
+from minibert.memory import keep_freed_memory
 from minibert.optimization import Recipe
-from minibert.train import PRECISIONS, choose_precision
+from minibert.report import say
+from minibert.train import PRECISIONS, Training, choose_precision
 
 Settings = dict[str, Any]
 VERSIONS = ("torch", "tokenizers", "safetensors", "numpy")
@@ -87,6 +88,53 @@ def seed(text: str) -> int:
     return int(text)
 
 
+class Goal(NamedTuple):
+    """What a training script adds to what `fine_tune` does."""
+
+    script: str
+    # The loop with all that it needs; of a new run (None) or of one that goes on.
+    prepare: Callable[[Settings, torch.device, Path | None], Training]
+    closing: Callable[[Path, Mapping[str, Any]], list[str]]  # about a run and its best scores
+
+
+def fine_tune(given: Settings, goal: Goal) -> int:
+    """Trains, or goes on with a run, as the flags say; returns the exit code."""
+    directory, settings = resumed(given) if "resume" in given else (None, dict(given))
+    device = device_of(settings)
+    keep_freed_memory()
+    with distributed.processes(device.type):
+        if directory is not None and checkpoint.is_finished(directory, settings["epochs"]):
+            checkpoint.tidy(directory)
+            say(f"{directory} is finished: all its epochs are done, nothing is left to do")
+            return 0
+        training = goal.prepare(settings, device, directory)
+        try:
+            training.go()
+        except KeyboardInterrupt:
+            say(f"stopped and saved; go on with: {again(goal.script, training.run)}")
+            return 130
+        for line in goal.closing(training.run, training.progress.best):
+            say(line)
+    return 0
+
+
+def open_run(
+    settings: Settings, data: Mapping[str, Any], device: torch.device, resumed: Path | None
+) -> tuple[Recipe, Path, Path]:
+    """The recipe, the run's directory and that of the checkpoint to start from.
+
+    Call it before the model is made: it sets the seed for the head, which no checkpoint holds. The
+    directory itself comes later, with `start`: a mistake in the settings leaves none behind.
+    """
+    recipe = recipe_of(settings, device)
+    run = resumed or directory_for(settings)
+    if resumed:
+        check_data(resumed, data)
+    make_repeatable(device)
+    torch.manual_seed(settings["seed"])
+    return recipe, run, hub.find(settings["weights"])
+
+
 def resumed(given: Settings) -> tuple[Path, Settings]:
     """The run that `--resume` names and its settings.
 
@@ -96,7 +144,7 @@ def resumed(given: Settings) -> tuple[Path, Settings]:
     run = Path(given["resume"])
     settings = read_run_json(run)["settings"]
     asked = {k: v for k, v in given.items() if k not in ("resume", "device", "out") and v != "auto"}
-    changed = differences(settings, asked)
+    changed = checkpoint.differences(settings, asked)
     if "out" in given and Path(given["out"]).resolve() != run.resolve():
         changed.append(f"out was '{run}' and is now {given['out']!r}")
     if changed:

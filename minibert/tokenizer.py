@@ -130,6 +130,26 @@ def check_vocabulary(tokenizer: Tokenizer, config: BertConfig, name: str | Path)
         )
 
 
+def check_model(
+    config: BertConfig, tokenizer: Tokenizer, max_length: int, told_apart: str | None
+) -> None:
+    """Raises UserError where a model cannot read what its tokenizer makes.
+
+    told_apart: what the token types tell apart, in words; None where a text stands alone.
+    """
+    check_vocabulary(tokenizer, config, "the checkpoint")
+    if told_apart and config.type_vocab_size < 2:
+        raise UserError(
+            f"the model knows one token type only, so it cannot tell {told_apart}; "
+            "name another checkpoint"
+        )
+    if max_length > config.max_position_embeddings:
+        raise UserError(
+            f"--max-length {max_length} is more than the model's "
+            f"{config.max_position_embeddings} positions; set it to that or less"
+        )
+
+
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
     """Writes tokenizer.json, tokenizer_config.json and vocab.txt, as transformers reads them.
 

@@ -1,4 +1,4 @@
-"""`train_qa.py` in processes that start at once and may be killed.
+"""The training scripts in processes that start at once and may be killed.
 
 Importing torch takes seconds, a fork of a process that has done so takes none. So a server imports
 everything, computes nothing (a pool of threads would not survive a fork), and forks a process for
@@ -63,14 +63,16 @@ class Forks:
         after: float = 0.0,
         patches: list[tuple[str, ...]] | None = None,
         environment: dict[str, str] | None = None,
+        script: str = "train_qa",
     ) -> Ended:
-        """Runs `train_qa.py` with these arguments to its end.
+        """Runs a training script with these arguments to its end.
 
         Args:
             processes: as many as torchrun would start.
             send, after: a signal for all processes, so many seconds after the loop began.
             patches: what to call in each process first: module, function, arguments.
             environment: variables to add.
+            script: its name without the ending.
         """
         request = {
             "arguments": arguments,
@@ -79,6 +81,7 @@ class Forks:
             "after": after,
             "patches": patches or [],
             "environment": environment or {},
+            "script": script,
         }
         assert self.server.stdin and self.server.stdout
         print(json.dumps(request), file=self.server.stdin, flush=True)
@@ -106,6 +109,7 @@ def answer(
     after: float,
     patches: list[list[str]],
     environment: dict[str, str],
+    script: str,
 ) -> dict[str, Any]:
     began, to_begin = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +120,7 @@ def answer(
             output = [f"{folder}/{rank}.out", f"{folder}/{rank}.err"]
             pid = os.fork()
             if pid == 0:
-                become(arguments, patches, own, output, to_begin)
+                become(script, arguments, patches, own, output, to_begin)
             pids.append(pid)
         os.close(to_begin)
         os.read(began, 1)  # the loop has begun, or the process has ended
@@ -164,14 +168,14 @@ def wait(pids: list[int]) -> list[int | None]:
 
 
 def become(
+    script: str,
     arguments: list[str],
     patches: list[list[str]],
     environment: dict[str, str],
     output: list[str],
     to_begin: int,
 ) -> None:
-    """Turns this process into a run of `train_qa.py`; never returns."""
-    import train_qa
+    """Turns this process into a run of a training script; never returns."""
     from minibert.train import Training
 
     code: Any = 70
@@ -190,7 +194,7 @@ def become(
         Training.go = tell_and_go  # type: ignore[method-assign]
         for module, function, *rest in patches:
             getattr(import_module(module), function)(*rest)
-        code = train_qa.main(arguments)
+        code = import_module(script).main(arguments)
     except SystemExit as error:
         code = error.code
     except BaseException:
@@ -210,6 +214,7 @@ if __name__ == "__main__":
     import torch
     import torch._dynamo  # what the optimizer imports when it is first used
 
+    import train_cls  # noqa: F401
     import train_qa  # noqa: F401
 
     os.fsync = lambda _: None  # type: ignore[assignment]  # for power cuts, which no test makes

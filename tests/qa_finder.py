@@ -1,4 +1,4 @@
-"""The commands of question answering as their users type them, and a model that they know.
+"""A model for questions of which it is known what it must answer.
 
 It is a real checkpoint, built to know one thing: answers begin with the word "alpha" or 甲 and end
 with the word "omega" or 乙. So what it must answer is known beforehand.
@@ -6,20 +6,12 @@ with the word "omega" or 乙. So what it must answer is known beforehand.
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy_checkpoint import TINY, numpy_tensors, write_checkpoint
-
-from minibert.cli import guard
-from minibert.qa.commands import add_commands
-
-Capture = pytest.CaptureFixture[str]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -31,24 +23,6 @@ CONFIG = TINY | {"vocab_size": len(VOCABULARY), "max_position_embeddings": 48}
 ENGLISH = 'It was dull. The end of alpha, "beta" and omega was near! What then? Nobody knew.'
 ANSWER = 'alpha, "beta" and omega'
 CHINESE = "什么。中间的甲是字乙在中，字！谁的？"
-
-
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="minibert")
-    add_commands(result.add_subparsers(required=True))
-    return result
-
-
-def minibert(*words: str | Path) -> int:
-    """Runs a command as `minibert.cli.main` does; returns its exit code."""
-    args = parser().parse_args([str(word) for word in words])
-    log = logging.getLogger("minibert")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        return guard(lambda: args.run(args))
-    finally:
-        log.setLevel(level)
 
 
 def write_vocabulary(folder: Path) -> Path:
@@ -87,15 +61,6 @@ def run_json(**changed: Any) -> dict[str, Any]:
         "precision": "fp32",
     }
     return {"settings": settings | changed}
-
-
-def fails(capsys: Capture, *words: str | Path) -> str:
-    """The one line that a failing command prints; it must print nothing else, and exit with 2."""
-    assert minibert(*words) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
-    return captured.err
 
 
 def squad_file(path: Path, text: str, answers: list[str]) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.server
+import io
 import re
 import socket
 import struct
@@ -11,14 +13,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import pytest
 
-from minibert import datasets
-from minibert.datasets import MANIFEST, Source, blob_id, fetch, find
+from minibert import datasets, download
+from minibert.datasets import MANIFEST, Archive, Source, blob_id, find
+from minibert.download import fetch
 from minibert.errors import UserError
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several chunks, every byte value
@@ -218,7 +222,7 @@ def test_what_arrived_before_the_last_drop_is_kept_for_the_next_run(
 def test_a_server_that_keeps_the_connection_open_does_not_hold_us(
     server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "TIMEOUT", 1.5)
+    monkeypatch.setattr(download, "TIMEOUT", 1.5)
     server.script = ["keep-alive"]
     fetch(SOURCE, path, wait=0)
     assert path.read_bytes() == CONTENT
@@ -462,3 +466,116 @@ def test_the_real_cmrc_dev_set_placed_by_hand_is_accepted_without_the_network(
 def test_the_real_directories_have_one_train_and_one_dev(shared: Path, name: str) -> None:
     folder = shared / "data" / name
     assert find(str(folder)) == {"train": folder / "train.json", "dev": folder / "dev.json"}
+
+
+# A zip with the parts of a data set.
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in members.items():
+            archive.writestr(name, value)
+    return content.getvalue()
+
+
+TINY = Archive("glue/tiny.zip", {"train": ("Tiny/train.tsv", 2), "dev": ("Tiny/dev.tsv", 1)})
+MEMBERS = {
+    "Tiny/train.tsv": b"a\t1\nb\t0\n",
+    "Tiny/dev.tsv": b"c\t1\n" * 20_000,
+    "../evil.txt": b"outside",
+    "/tmp/minibert-evil.txt": b"outside",
+}
+
+
+@pytest.fixture
+def zipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], dict[str, Path]]:
+    """Finds the data set `tiny`, whose zip has this content, in `tmp_path / "data"`."""
+    monkeypatch.setattr(datasets, "ARCHIVES", {"tiny": TINY})
+    monkeypatch.setenv("MINIBERT_DATA", str(tmp_path / "data"))
+
+    def find_in(content: bytes) -> dict[str, Path]:
+        (tmp_path / "www/glue").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "www/glue/tiny.zip").write_bytes(content)
+        handler = functools.partial(
+            http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "www")
+        )
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+            threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}).start()
+            monkeypatch.setenv("MINIBERT_DATA_URL", f"http://127.0.0.1:{httpd.server_port}")
+            try:
+                return find("tiny", ("train", "dev", "test"), wait=0.01)
+            finally:
+                httpd.shutdown()
+
+    return find_in
+
+
+def test_of_a_zip_only_the_known_members_are_written_and_only_once(
+    zipped: Callable[[bytes], dict[str, Path]], tmp_path: Path
+) -> None:
+    found = zipped(zip_of(MEMBERS))
+    folder = tmp_path / "data/tiny"
+    assert found == {"train": folder / "train.tsv", "dev": folder / "dev.tsv"}
+    for part, path in found.items():
+        assert path.read_bytes() == MEMBERS[f"Tiny/{part}.tsv"]
+    assert {p.name for p in folder.iterdir()} == {".lock", "tiny.zip", "train.tsv", "dev.tsv"}
+    assert not list(tmp_path.rglob("evil.txt")) and not Path("/tmp/minibert-evil.txt").exists()
+    assert zipped(b"gone") == found  # what is there needs no zip
+    found["dev"].unlink()
+    assert zipped(b"gone")["dev"].read_bytes() == MEMBERS["Tiny/dev.tsv"]  # nor the network
+
+
+def damaged(content: bytes) -> bytes:
+    """One bit of the packed content of a member is turned."""
+    at = content.index(b"Tiny/dev.tsv") + 40
+    return content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+
+
+def locked(content: bytes) -> bytes:
+    """The members are marked as encrypted."""
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            content = content[: at + flags] + b"\x01" + content[at + flags + 1 :]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (OTHER, "it is no intact zip file"),
+        (zip_of(MEMBERS)[:-30], "it is no intact zip file"),
+        (damaged(zip_of(MEMBERS)), "it is no intact zip file"),
+        (zip_of({"Tiny/train.tsv": b"a"}), "no item named 'Tiny/dev.tsv'"),
+        (locked(zip_of(MEMBERS)), "encrypted"),
+    ],
+)
+def test_a_zip_that_is_not_the_one_is_refused(
+    zipped: Callable[[bytes], dict[str, Path]], tmp_path: Path, content: bytes, says: str
+) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        zipped(content)
+    assert f"put the file by hand at {tmp_path}/data/tiny/tiny.zip" in str(caught.value)
+    assert {p.name for p in (tmp_path / "data/tiny").iterdir()} == {".lock"}
+
+
+def test_a_member_that_would_fill_the_disk_is_refused(
+    zipped: Callable[[bytes], dict[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "LARGEST", 1000)
+    with pytest.raises(UserError, match=r"Tiny/dev\.tsv in it is 80,000 bytes large"):
+        zipped(zip_of(MEMBERS))
+
+
+def test_a_directory_is_searched_for_other_endings_if_told_so(tmp_path: Path) -> None:
+    for name in ("train.tsv", "dev.csv", "test.jsonl", "notes.md"):
+        (tmp_path / name).touch()
+    parts, endings = ("train", "dev", "test"), (".tsv", ".csv", ".jsonl")
+    found = find(str(tmp_path), parts, suffixes=endings)
+    assert {part: path.name for part, path in found.items()} == {
+        **{"train": "train.tsv", "dev": "dev.csv", "test": "test.jsonl"}
+    }
+    (tmp_path / "train.csv").touch()
+    with pytest.raises(UserError, match=r"several train files: train\.csv, train\.tsv"):
+        find(str(tmp_path), parts, suffixes=endings)

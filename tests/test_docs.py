@@ -27,7 +27,7 @@ SCRIPTS = sorted(path for path in (ROOT / "bench").glob("*.py"))
 COMMANDS = [
     str(path.relative_to(ROOT))
     for path in [*ROOT.glob("train_*.py"), *(ROOT / "weights").glob("*.py"), *SCRIPTS]
-    if "argparse" in path.read_text(encoding="utf-8")
+    if "parse_args" in path.read_text(encoding="utf-8")
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*")
 OF_OTHERS = {"--nproc_per_node", "--no-deps", "--index-url"}  # of torchrun and pip
@@ -67,7 +67,7 @@ def helps() -> dict[str, str]:
     """What each command prints for --help; in this process, which has imported torch already."""
     texts = {}
     for name in COMMANDS:
-        if name != "bench/reference_qa.py" or importlib.util.find_spec("transformers"):
+        if not name.startswith("bench/reference_") or importlib.util.find_spec("transformers"):
             texts[name] = help_of(
                 lambda name=name: runpy.run_path(str(ROOT / name), {}, "__main__")
             )

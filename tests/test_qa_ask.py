@@ -21,13 +21,11 @@ from qa_finder import (
     CONFIG,
     ENGLISH,
     REPOSITORY,
-    Capture,
-    fails,
     finder,
-    minibert,
     run_json,
     write_vocabulary,
 )
+from typed import Capture, fails, minibert
 
 from minibert.qa.ask import load_reader
 from minibert.qa.task import QASettings
@@ -169,7 +167,7 @@ def test_a_context_that_is_no_file_is_an_error(
 ) -> None:
     words = ("ask", "--model", model, "--question", "who", "--context")
     assert "is a directory" in fails(capsys, *words, tmp_path)
-    assert "No such file" in fails(capsys, *words, tmp_path / "absent.txt")
+    assert "does not exist" in fails(capsys, *words, tmp_path / "absent.txt")
 
 
 @pytest.mark.parametrize(("question", "says"), [("  ", "is empty"), ("wh\udcff", "valid UTF-8")])
@@ -231,8 +229,8 @@ def test_a_model_of_nan_gives_an_error_for_each_question_and_goes_on(
 ON_A_TERMINAL = """
 import sys
 sys.path[:0] = [{repository!r}, {tests!r}]
-import qa_finder
-sys.exit(qa_finder.minibert(*sys.argv[1:]))
+import typed
+sys.exit(typed.minibert(*sys.argv[1:]))
 """
 
 
@@ -307,7 +305,7 @@ def test_a_run_is_asked_in_its_precision_where_the_processor_has_it(
 ) -> None:
     (run / "run.json").write_text(json.dumps(run_json(precision="bf16")))
     for has, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        monkeypatch.setattr("minibert.qa.ask.choose_precision", lambda device, has=has: has)
+        monkeypatch.setattr("minibert.trained.choose_precision", lambda device, has=has: has)
         with load_reader(str(run), "cpu").autocast():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 

@@ -18,15 +18,12 @@ from qa_finder import (
     ENGLISH,
     REPOSITORY,
     VOCABULARY,
-    Capture,
-    fails,
     finder,
-    minibert,
-    parser,
     run_json,
     squad_file,
     write_vocabulary,
 )
+from typed import Capture, fails, minibert, parser
 
 import train_qa
 from minibert.qa.peek import abridged
@@ -54,7 +51,7 @@ def test_evaluate_gives_what_the_training_run_gave_to_the_byte(
     answers: list[str],
     precision: str,
 ) -> None:
-    monkeypatch.setattr("minibert.qa.ask.choose_precision", lambda device: precision)
+    monkeypatch.setattr("minibert.trained.choose_precision", lambda device: precision)
     start = write_checkpoint(write_vocabulary(tmp_path / "start"), CONFIG)
     data = squad_file(tmp_path / "data" / "train.json", ENGLISH * 3, answers)
     data.with_name("dev.json").write_bytes(data.read_bytes())

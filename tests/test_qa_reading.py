@@ -446,7 +446,7 @@ def test_a_file_that_is_no_question_file_is_a_clear_error(
 def test_a_missing_file_and_a_directory_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.json does not exist"):
         read_questions(tmp_path / "nowhere.json")
-    with pytest.raises(UserError, match=r"is a directory; name one JSON file"):
+    with pytest.raises(UserError, match=r"is a directory; name one file in it"):
         read_questions(tmp_path)
 
 

@@ -547,7 +547,7 @@ def test_plain_lines_are_printed_where_stdout_or_stderr_is_no_terminal(
     row, scores = records(tiny.folder / "run")
     assert step.startswith(f"epoch 1  step 10  lr {row['lr']:.1e}  loss {row['loss']:.3f}  start")
     assert re.search(rf"end {row['end']:.3f}  [\d,]+ tokens/s  \d\d:\d\d left$", step)
-    assert evaluation.startswith(f"epoch 1  exact_match {scores['exact_match']:.2f}  f1")
+    assert evaluation.startswith(f"epoch 1  exact_match {scores['exact_match']:#.4g}  f1")
     assert ("\r" in err.getvalue()) is (terminal == "stderr")
 
 

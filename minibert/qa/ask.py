@@ -6,20 +6,16 @@ holds the lengths it must be asked with, eval.json from where on it says that th
 
 from __future__ import annotations
 
-import difflib
 import re
-import unicodedata
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 
-from minibert import files, hub, runs
+from minibert import files
 from minibert.errors import UserError
 from minibert.metrics import metric_for
 from minibert.model import BertForQuestionAnswering
@@ -28,9 +24,10 @@ from minibert.qa.reading import Question
 from minibert.qa.recipes import PUBLISHED
 from minibert.qa.task import QASettings, answer, check_fits
 from minibert.qa.windows import check_lengths, make_windows
-from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer
-from minibert.train import PRECISIONS, autocast, choose_precision
+from minibert.report import on_one_line
+from minibert.tokenizer import SPECIAL
+from minibert.train import autocast
+from minibert.trained import check_text, damaged, load_trained, plain_warnings
 
 
 class Reply(NamedTuple):
@@ -121,82 +118,37 @@ def load_reader(name: str, device: str | None = None) -> Reader:
         UserError: there is none of that name, it was not trained for questions, or its files do
             not belong together.
     """
-    directory = find_model(name)
-    run = directory.parent if directory.name == "last" else directory
-    facts = read_run(run) if (run / "run.json").is_file() else None
-    if facts and not (directory / "config.json").is_file():
-        raise UserError(f"{name} has no model yet: its first epoch was not finished; resume it")
-    model = BertForQuestionAnswering.from_pretrained(directory)
-    if model.load_report is not None and model.load_report.newly_initialized:
-        raise UserError(
-            f"{name} has not been trained for questions: it holds no "
-            f"{model.load_report.newly_initialized[0]}; train it: "
-            f"python train_qa.py --data NAME --weights {name}"
-        )
-    tokenizer = load_tokenizer(directory)
-    on = runs.device_of({"device": device})
-    settings, precision, threshold = facts or (None, "fp32", None)
-    if on.type != "cuda" and precision != choose_precision(on):  # it would be emulated, slowly
-        precision = "fp32"
-    reader = Reader(model.to(on), tokenizer, settings, precision, threshold)
+    trained = load_trained(
+        *(BertForQuestionAnswering, name, device),
+        script="train_qa.py",
+        needs=QASettings._fields,
+        purpose="for questions",
+    )
+    settings, threshold = None, None
+    if trained.run:
+        settings, threshold = settings_of(trained.run, trained.facts)
+    reader = Reader(trained.model, trained.tokenizer, settings, trained.precision, threshold)
     try:
-        check_fits(model.config, tokenizer, reader.settings_for([]))
+        check_fits(trained.model.config, trained.tokenizer, reader.settings_for([]))
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     return reader
 
 
-def find_model(name: str) -> Path:
-    """`hub.find`, which in addition says which name was perhaps meant."""
-    try:
-        return hub.find(name)
-    except UserError as error:
-        folders = [path for path in Path(name).parent.glob("*") if path.is_dir()]
-        folders += [path for path in Path("runs").glob("*") if path.is_dir()]
-        known = [path.name for path in hub.weights_folder().glob("*") if path.is_dir()]
-        known += [*map(str, folders), *(usual.weights for usual in PUBLISHED.values())]
-        near = difflib.get_close_matches(name, known, n=1)
-        raise UserError(f"{error}; did you mean {near[0]}?" if near else str(error)) from None
-
-
-def read_run(run: Path) -> tuple[QASettings, str, float | None]:
-    """What a run was trained with: settings, precision and the threshold of "no answer".
+def settings_of(run: Path, facts: Mapping[str, Any]) -> tuple[QASettings, float | None]:
+    """What a run was trained with: its settings and the threshold of "no answer".
 
     Raises:
-        UserError: its files are damaged, or it is a run of another task.
+        UserError: its files are damaged.
     """
-    values = files.read_json(run / "run.json").get("settings")
-    names = QASettings._fields
-    if not isinstance(values, dict) or not all(name in values for name in names):
-        raise UserError(f"{run} is no run of train_qa.py: its run.json lacks {', '.join(names)}")
-    settings = QASettings(*(values[name] for name in names))
+    settings = QASettings(*(facts["settings"][name] for name in QASettings._fields))
     whole = all(type(value) is int for value in settings[:3])
-    precision = values.get("precision")
-    if not whole or settings.metric not in MAX_ANSWER_LENGTH or precision not in PRECISIONS:
-        raise UserError(f"{run / 'run.json'} is damaged: its settings are {settings}, {precision}")
+    if not whole or settings.metric not in MAX_ANSWER_LENGTH:
+        raise damaged(run, settings)
     check_lengths(settings.max_length, settings.doc_stride)
     scores = files.read_json(run / "eval.json") if (run / "eval.json").is_file() else {}
     threshold = scores.get("null_threshold")
-    return settings, precision, threshold if isinstance(threshold, float) else None
-
-
-def check_text(text: str, what: str) -> None:
-    if not text.strip():
-        raise UserError(f"{what} is empty; there is nothing to answer")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{what} is not valid UTF-8") from None
-
-
-@contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Warnings as lines for the user, without their place in the code."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in caught:
-        say(f"note: {warning.message}")
+    return settings, threshold if isinstance(threshold, float) else None
 
 
 # The sentence around an answer.
@@ -231,8 +183,3 @@ def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
     while last > end and text[last - 1].isspace():
         last -= 1
     return first, last
-
-
-def on_one_line(text: str) -> str:
-    """Spaces for line ends and the like; what could steer a terminal is left out."""
-    return "".join(c for c in re.sub(r"\s+", " ", text) if unicodedata.category(c) != "Cc")

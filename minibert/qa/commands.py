@@ -7,7 +7,6 @@ Heavy rooms (torch takes a second) are imported by the command that needs them, 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from minibert.errors import UserError
 from minibert.metrics import Metric, score_all
+from minibert.words import JSON_HELP, add_device, directory_for, to_json
 
 if TYPE_CHECKING:
     from minibert.qa.reading import QuestionSet
@@ -27,7 +27,6 @@ DATA_HELP = (
     "cmrc2018, squad, squad2 or drcd (fetched on first use); a file in the layout of SQuAD or of "
     "CMRC; or a directory that holds one"
 )
-JSON_HELP = "print JSON, for programs"
 METRICS = list(get_args(Metric))
 SHOWN_IDS = 5  # of the questions that something is said about
 
@@ -121,23 +120,20 @@ def add_data_commands(commands: Any) -> None:
     peek.set_defaults(run=_peek)
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
-
-
 # ask
 
 
 def _ask(args: argparse.Namespace) -> int:
     if args.context == "-" and not args.question:
         raise UserError("--context - takes all of stdin, so give each question with --question")
+    from minibert.prompt import read_input
     from minibert.qa.ask import load_reader
-    from minibert.qa.prompt import converse, read_context, show
+    from minibert.qa.prompt import ask_on, show
 
-    context = read_context(args.context)
+    context = read_input(args.context, "a text with the answer in it")
     reader = load_reader(args.model, args.device)
     if not args.question:
-        return converse(reader, context, args.json)
+        return ask_on(reader, context, args.json)
     replies = reader.ask(context, args.question)
     if args.json:
         print(to_json([reply._asdict() for reply in replies]))
@@ -154,13 +150,12 @@ def _ask(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from minibert import files
-    from minibert.qa.ask import load_reader, plain_warnings
+    from minibert.qa.ask import load_reader
     from minibert.qa.recipes import usual_metric
     from minibert.qa.task import QATask
+    from minibert.trained import plain_warnings
 
-    out = Path(args.out) if args.out else None
-    if out and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a directory")
+    out = directory_for(args.out)
     dev = read_data(args.data)
     reader = load_reader(args.model, args.device)
     settings = reader.settings_for([question.context for question in dev.questions])
@@ -245,10 +240,10 @@ def some(names: tuple[str, ...]) -> str:
 
 
 def _peek(args: argparse.Namespace) -> int:
-    from minibert.qa.ask import find_model, plain_warnings
     from minibert.qa.peek import describe
     from minibert.qa.recipes import PUBLISHED, usual_metric
     from minibert.tokenizer import load_tokenizer
+    from minibert.trained import find_model, plain_warnings
 
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
@@ -271,10 +266,6 @@ def _peek(args: argparse.Namespace) -> int:
 
 
 # What the commands print.
-
-
-def to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def table(scores: Mapping[str, float]) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tokenizers import Tokenizer
 
-from minibert.qa.ask import on_one_line, sentence_around
+from minibert.qa.ask import sentence_around
 from minibert.qa.reading import Question
 from minibert.qa.windows import Window, make_windows
+from minibert.report import on_one_line
 
 OPENING = 160  # characters of a context that are shown
 COLUMN = 16  # for tokens

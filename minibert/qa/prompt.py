@@ -1,76 +1,27 @@
-"""`minibert ask` as its user meets it: the text and the questions come in, replies are shown."""
+"""`minibert ask` as its user meets it: questions come in, replies are shown."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from contextlib import suppress
-from pathlib import Path
 
-from minibert.errors import UserError
-from minibert.qa.ask import Reader, Reply, on_one_line
-
-
-def read_context(name: str) -> str:
-    """A text file, or stdin for "-", character for character.
-
-    Raises:
-        UserError: there is no such file, it is a directory, empty or not UTF-8.
-    """
-    what = "stdin" if name == "-" else name
-    try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = raw.decode("utf-8-sig")  # Windows editors put a byte order mark in front
-    except IsADirectoryError:
-        raise UserError(f"{name} is a directory; name one text file") from None
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{what} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}; "
-            "save it in UTF-8"
-        ) from None
-    if not text.strip():
-        raise UserError(f"{what} is empty; a text with the answer in it was expected")
-    return text
+from minibert.prompt import converse
+from minibert.qa.ask import Reader, Reply
+from minibert.report import on_one_line
 
 
-def converse(reader: Reader, context: str, as_json: bool) -> int:
-    """Answers one question after the other; one that cannot be answered does not end it."""
-    if sys.stdin.isatty():
-        with suppress(ImportError):  # arrow keys and earlier questions; Windows has none
-            import readline  # noqa: F401
-        print("Ask about the text; an empty line or Ctrl-D ends.", file=sys.stderr)
-    while True:
-        try:
-            question = next_question()
-            if not question.strip():
-                return 0
-            [reply] = reader.ask(context, [question])
-            if as_json:
-                print(json.dumps(reply._asdict(), ensure_ascii=False))
-            else:
-                show(reply)
-            sys.stdout.flush()  # whoever pipes questions in waits for it
-        except UserError as error:
-            print("error:", error, file=sys.stderr)
+def ask_on(reader: Reader, context: str, as_json: bool) -> int:
+    """Answers one question after the other."""
 
+    def reply(question: str) -> None:
+        [found] = reader.ask(context, [question])
+        if as_json:
+            print(json.dumps(found._asdict(), ensure_ascii=False))
+        else:
+            show(found)
 
-def next_question() -> str:
-    """A line from the terminal, or of what is piped in; "" at its end."""
-    try:
-        if not sys.stdin.isatty():
-            return sys.stdin.buffer.readline().decode("utf-8")
-        if sys.stdout.isatty():
-            return input("\n? ")
-        print("\n? ", end="", file=sys.stderr, flush=True)  # replies alone go into a file
-        return input()
-    except EOFError:
-        print(file=sys.stderr)
-        return ""
-    except UnicodeDecodeError:
-        raise UserError("this question is not UTF-8 text") from None
+    return converse("Ask about the text", "question", reply)
 
 
 def show(reply: Reply) -> None:

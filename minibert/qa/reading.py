@@ -15,26 +15,18 @@ training, metrics) every located answer is a substring of its context, exactly w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from minibert.errors import UserError
+from minibert.files import read_text
+from minibert.parts import HELD_OUT, TAKEN, Part, is_in
 
 T = TypeVar("T")
-
-# Where one file is all there is: every tenth of its contexts is held out, to score on.
-HELD_OUT = 10
-Part = Literal["all", "train", "dev"]
-TAKEN: dict[Part, str] = {
-    "all": "all",
-    "train": f"all but every {HELD_OUT}th",
-    "dev": f"every {HELD_OUT}th",
-}
 
 
 class Answer(NamedTuple):
@@ -140,8 +132,7 @@ def read_questions(path: str | Path, part: Part = "all") -> QuestionSet:
     places: dict[str, str] = {}  # question id -> where it stands
     numbers: dict[str, int] = {}  # context -> its number
     for paragraph in (_squad_paragraphs if layout == "squad" else _cmrc_paragraphs)(data, path):
-        is_dev = numbers.setdefault(paragraph.context, len(numbers)) % HELD_OUT == 0
-        is_taken = part in ("all", "dev" if is_dev else "train")
+        is_taken = is_in(part, numbers.setdefault(paragraph.context, len(numbers)))
         notes: Counter[str] = Counter(contexts=1)
         for number, qa in enumerate(paragraph.qas, 1):
             question = _question(qa, f"question {number}", paragraph, layout, notes)
@@ -170,25 +161,11 @@ def read_questions(path: str | Path, part: Part = "all") -> QuestionSet:
 
 def _load(path: Path) -> tuple[Any, str]:
     """The file's JSON and the sha256 of its bytes."""
-    if path.is_dir():
-        raise UserError(f"{path} is a directory; name one JSON file in it")
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
-    try:
-        text = raw.decode("utf-8-sig")  # Windows editors put a byte order mark in front
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}; "
-            "save it in UTF-8"
-        ) from None
+    text, sha256 = read_text(path)
     if not text.strip():
         raise UserError(f"{path} is empty; a question file in JSON was expected, so get it again")
     try:
-        return json.loads(text), hashlib.sha256(raw).hexdigest()
+        return json.loads(text), sha256
     except json.JSONDecodeError as error:
         cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         raise UserError(

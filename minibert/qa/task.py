@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,18 +16,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from minibert import distributed
-from minibert.batches import pad, sequential_batches
+from minibert.batches import pad
 from minibert.config import BertConfig
-from minibert.errors import UserError
+from minibert.inference import outputs
 from minibert.metrics import Metric, Score, score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.decoding import Prediction, decode, find_best_threshold
 from minibert.qa.reading import QuestionSet
 from minibert.qa.windows import Windows, make_windows
-from minibert.tokenizer import SPECIAL, check_vocabulary, save_tokenizer
+from minibert.tokenizer import SPECIAL, check_model, save_tokenizer
+
+Floats: TypeAlias = NDArray[np.float32]
 
 EVALUATION_BATCH = 32
 N_FAILURES = 50
@@ -44,17 +44,7 @@ class QASettings(NamedTuple):
 
 def check_fits(config: BertConfig, tokenizer: Tokenizer, settings: QASettings) -> None:
     """Raises UserError where a model cannot read what the tokenizer and the settings make."""
-    check_vocabulary(tokenizer, config, "the checkpoint")
-    if config.type_vocab_size < 2:
-        raise UserError(
-            "the model knows one token type only, so it cannot tell a question from its context; "
-            "name another checkpoint"
-        )
-    if settings.max_length > config.max_position_embeddings:
-        raise UserError(
-            f"--max-length {settings.max_length} is more than the model's "
-            f"{config.max_position_embeddings} positions; set it to that or less"
-        )
+    check_model(config, tokenizer, settings.max_length, "a question from its context")
 
 
 class QATask:
@@ -170,34 +160,31 @@ def span_loss(logits: SpanLogits, batch: dict[str, Tensor]) -> tuple[Tensor, dic
     return (losses[0] + losses[1]) / 2, right
 
 
-@torch.no_grad()
 def answer(
     model: nn.Module, windows: Windows, pad_id: int, settings: QASettings, allow_null: bool = False
 ) -> list[Prediction]:
     """Answers questions with a model; each process computes its share of the windows."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    mine: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    batches = sequential_batches(windows.lengths, EVALUATION_BATCH)
-    quiet = None if distributed.is_main() else True  # None: where there is no terminal
-    for rows in tqdm(distributed.share(batches), desc="answering", unit="batch", disable=quiet):
-        batch = pad([windows.windows[row] for row in rows], pad_id)
-        logits = model(**{name: x.to(device) for name, x in batch.items()})
-        start, end = (x.float().cpu().numpy() for x in logits)
-        for i, row in enumerate(rows):
-            n = len(windows.windows[row].input_ids)
-            mine[row] = (start[i, :n], end[i, :n])
-    model.train(was_training)
-    logits_of = {row: pair for part in distributed.gather(mine) for row, pair in part.items()}
-    rows = range(len(windows.windows))
+    logits = outputs(
+        model,
+        windows.windows,
+        pad_id,
+        without_padding,
+        batch_size=EVALUATION_BATCH,
+        doing="answering",
+    )
     return decode(
         windows,
-        [logits_of[row][0] for row in rows],
-        [logits_of[row][1] for row in rows],
+        [start for start, _ in logits],
+        [end for _, end in logits],
         max_answer_length=settings.max_answer_length,
         allow_null=allow_null,
     )
+
+
+def without_padding(logits: SpanLogits, lengths: Sequence[int]) -> list[tuple[Floats, Floats]]:
+    """The start and end logits of each window, two of (n) for the n tokens that it has."""
+    start, end = (x.float().cpu().numpy() for x in logits)  # (B, T) each
+    return [(start[i, :n], end[i, :n]) for i, n in enumerate(lengths)]
 
 
 def failures(

@@ -1,0 +1,84 @@
+"""The loop of the references: as plain as can be, with the batches and the recipe of ours.
+
+It knows no checkpoints, no processes and no logs, so that what differs is the model and the loop
+alone. `reference_qa.py`, `reference_cls.py` and `lstm_sst2.py` train with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from minibert.batches import length_grouped_batches
+from minibert.train import Task, autocast
+
+
+def fine_tune(model: nn.Module, task: Task, args: argparse.Namespace) -> Iterator[float]:
+    """Trains in place; gives the seconds that each epoch took, when it is over."""
+    names = dict(model.named_parameters())
+    kept = [p for n, p in names.items() if n.endswith(("bias", "LayerNorm.weight"))]
+    decayed = [p for n, p in names.items() if not n.endswith(("bias", "LayerNorm.weight"))]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": 0.01},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, eps=1e-6, fused=True)
+    epochs = [
+        length_grouped_batches(task.lengths, args.batch_size, seed=args.seed, epoch=epoch)
+        for epoch in range(args.epochs)
+    ]
+    steps = sum(map(len, epochs))
+    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(step, steps))
+    for batches in epochs:
+        model.train()
+        began = time.monotonic()
+        for examples in tqdm(batches, mininterval=10):
+            with autocast(torch.device("cpu"), args.precision):
+                loss, _ = task.loss(model, task.batch(examples))
+            (loss / len(examples)).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            rise.step()
+        yield time.monotonic() - began
+
+
+def share(step: int, steps: int) -> float:
+    """Of the highest learning rate: linear warm-up over a tenth of all steps, linear decay."""
+    warmup = 0.1 * steps
+    return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
+
+
+def options(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """The flags that all references have; the recipe's are spelled as in ours."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--train", required=True)
+    add("--dev", required=True)
+    add("--out", required=True, help="a JSON file")
+    add("--epochs", type=int)
+    add("--batch-size", type=int)
+    add("--lr", type=float)
+    add("--max-length", type=int)
+    add("--precision", choices=("fp32", "bf16"), default="fp32")
+    add("--seed", type=int, default=0)
+    add("--limit", type=int)
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def report(facts: dict[str, Any], out: str) -> None:
+    """Prints the figures and writes them as JSON."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(facts))

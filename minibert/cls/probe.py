@@ -1,0 +1,135 @@
+"""Does a model's verdict hang on capital letters? A dev set in four spellings, and what flips.
+
+A cased model has other tokens for "GREAT" than for "great", most of them rarer, so its verdict may
+change with the case. An uncased one's tokenizer lower-cases first: its verdict cannot.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minibert.cls.classify import Classifier
+from minibert.cls.encoding import Encodings, Texts
+from minibert.cls.metrics import Scores, score
+from minibert.cls.reading import TextSet
+from minibert.cls.task import Floats
+from minibert.errors import UserError
+
+AS_WRITTEN, LOWER, UPPER, RANDOM = "as written", "lower case", "UPPER CASE", "rAnDoM case"
+
+
+class Flip(NamedTuple):
+    """A text whose label changes with its spelling."""
+
+    case: str
+    text: str  # in that spelling
+    pair: str | None
+    gold: str
+    label: str  # of the text as written
+    flipped: str  # of the text in that spelling
+    probability: float  # of `flipped`
+
+
+class Case(NamedTuple):
+    """One spelling of the whole set."""
+
+    name: str
+    scores: Scores
+    changed: int  # texts whose tokens are other ones than as written
+    flips: list[Flip]  # those the model is surest of first
+
+
+def probe(classifier: Classifier, texts: TextSet, seed: int = 0) -> list[Case]:
+    """Scores texts as written and in three other spellings.
+
+    A text with the same tokens as before keeps its verdict without being asked again.
+
+    Raises:
+        UserError: what `Classifier.encode` raises; a text's label is none of the model's.
+    """
+    labels = classifier.labels
+    golds = [number_of(example.label, labels, texts) for example in texts.examples]
+    original = [(example.text, example.pair) for example in texts.examples]
+    written = classifier.encode(original)
+    before = classifier.probabilities(written)  # (N, L)
+    cases = [Case(AS_WRITTEN, scored(golds, before), 0, [])]
+    for name, spell in spellings(seed).items():
+        spelled = [(spell(text), None if pair is None else spell(pair)) for text, pair in original]
+        after, changed = ask_again(classifier, spelled, written, before)
+        flips = [
+            Flip(
+                case=name,
+                text=spelled[i][0],
+                pair=spelled[i][1],
+                gold=labels[golds[i]],
+                label=labels[before[i].argmax()],
+                flipped=labels[after[i].argmax()],
+                probability=float(after[i].max()),
+            )
+            for i in np.flatnonzero(after.argmax(axis=1) != before.argmax(axis=1)).tolist()
+        ]
+        flips.sort(key=lambda flip: -flip.probability)
+        cases.append(Case(name, scored(golds, after), changed, flips))
+    return cases
+
+
+def ask_again(
+    classifier: Classifier, spelled: Texts, written: Encodings, before: Floats
+) -> tuple[Floats, int]:
+    """The probabilities of texts in another spelling, and how many of them have other tokens."""
+    encoded = classifier.encode(spelled)
+    changed = [
+        i
+        for i, (one, other) in enumerate(zip(encoded.rows, written.rows, strict=True))
+        if not np.array_equal(one.input_ids, other.input_ids)
+    ]
+    after = before.copy()
+    if changed:
+        rows = [encoded.rows[i] for i in changed]
+        after[changed] = classifier.probabilities(Encodings(rows, 0))
+    return after, len(changed)
+
+
+def scored(golds: Sequence[int], probabilities: Floats) -> Scores:
+    return score(golds, probabilities.argmax(axis=1).tolist(), probabilities.shape[1])
+
+
+def number_of(label: str | None, labels: Sequence[str], texts: TextSet) -> int:
+    if label not in labels:
+        raise UserError(
+            f"{texts.path} has the label {label!r}, which the model does not know: it tells apart "
+            f"{', '.join(labels)}"
+        )
+    return labels.index(label)
+
+
+def spellings(seed: int) -> dict[str, Callable[[str], str]]:
+    """The three other ways to write a text."""
+    draw = random.Random(seed)
+
+    def at_random(text: str) -> str:
+        return "".join(draw.choice((lower, upper))(char) for char in text)
+
+    return {
+        LOWER: lambda text: "".join(map(lower, text)),
+        UPPER: lambda text: "".join(map(upper, text)),
+        RANDOM: at_random,
+    }
+
+
+# Only letters with exactly one other case change: "ß" has no capital of its own (its upper() is
+# "SS"), and Turkish "ı" would come back from "I" as "i". So lower-casing undoes every spelling.
+
+
+def upper(char: str) -> str:
+    other = char.upper()
+    return other if len(other) == 1 and other.lower() == char.lower() else char
+
+
+def lower(char: str) -> str:
+    other = char.lower()
+    return other if len(other) == 1 and other.upper() == char.upper() else char

@@ -1,0 +1,224 @@
+"""Labelled texts on disk -> `TextSet`: the first room of classification.
+
+`tables.py` splits a file into rows, `columns.py` finds out which column is which; here the texts
+and labels are taken out and checked, once. Labels are names from now on, whether the file spells
+them in words or in numbers; the model's class numbers come from their order, `in_order`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minibert.cls.columns import Columns, Wanted, find_columns, is_header, is_number
+from minibert.cls.tables import Row, Table, read_table
+from minibert.errors import UserError
+from minibert.parts import HELD_OUT, TAKEN, Part, is_in
+
+SHOWN_CLASSES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text, or a pair of texts, and its class."""
+
+    text: str  # without spaces around it; never empty
+    pair: str | None  # the second text, where there are two
+    label: str | None  # None where the file has none
+    line: int  # of the file, from 1
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """The examples of one file, in the file's order."""
+
+    path: Path
+    layout: str  # "tsv", "csv" or "jsonl"
+    sha256: str
+    columns: Columns
+    examples: list[Example]
+    part: Part = "all"
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in order."""
+        return in_order({e.label for e in self.examples if e.label is not None})
+
+    @property
+    def has_labels(self) -> bool:
+        return self.examples[0].label is not None
+
+    def summary(self) -> str:
+        """What was understood of the file, in one line."""
+        c, n = self.columns, len(self.examples)
+        found = [f"text: {c.called(c.text)}"]
+        if c.pair is not None:
+            found.append(f"second text: {c.called(c.pair)}")
+        if self.has_labels and c.label is not None:
+            counts = Counter(e.label for e in self.examples)
+            shown = ", ".join(f"{label}: {counts[label]:,}" for label in self.labels)
+            shown = f" ({shown})" if len(counts) <= SHOWN_CLASSES else ""
+            found += [f"label: {c.called(c.label)}", f"{len(counts)} classes{shown}"]
+        taken = "" if self.part == "all" else f" ({TAKEN[self.part]} text)"
+        header = "" if c.names else "no header; "
+        texts = "pairs of texts" if c.pair is not None else "texts"
+        return f"{self.path.name}{taken}: {n:,} {texts}; {header}{', '.join(found)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The file and what is in it as JSON values: what run.json records."""
+        c = self.columns
+        named = {"text_column": c.text, "pair_column": c.pair, "label_column": c.label}
+        return {
+            **{"file": str(self.path), "layout": self.layout, "sha256": self.sha256},
+            **{k: None if column is None else c.called(column) for k, column in named.items()},
+            **{"texts": len(self.examples), "texts_taken": TAKEN[self.part]},
+            "classes": dict(Counter(e.label for e in self.examples)) if self.has_labels else {},
+        }
+
+
+def read_texts(
+    path: str | Path,
+    wanted: Wanted | None = None,
+    *,
+    labelled: bool = True,
+    like: TextSet | None = None,
+    part: Part = "all",
+) -> TextSet:
+    """Reads and checks a whole file.
+
+    Args:
+        path: of the file, in a layout that `read_table` knows.
+        wanted: columns that were asked for.
+        labelled: whether each text must have a label; else those of a file without are None.
+        like: texts whose columns are to be taken, where the file has the same.
+        part: "dev" takes every tenth text, from the first, "train" the others. Equal texts are
+            one text, so none is in both parts.
+
+    Raises:
+        UserError: what `read_table` and `find_columns` raise; a text or a label that is empty or
+            not of its type; pairs where `like` has none. The message names the line.
+    """
+    table = read_table(path)
+    wanted = wanted or Wanted()
+    if like is not None:
+        wanted = same_columns(table, like.columns, wanted, labelled)
+    columns = find_columns(table, wanted, labelled=labelled)
+    if like is not None and (columns.pair is None) != (like.columns.pair is None):
+        kinds = ["pairs of texts", "single texts"]
+        one, other = kinds if columns.pair is not None else reversed(kinds)
+        raise UserError(f"{table.path} holds {one}, but {like.path} {other}; name the columns")
+    rows = table.rows if table.keys or columns.names is None else table.rows[1:]
+    examples = [read_row(row, columns, table.path) for row in rows]
+    if part != "all":
+        examples = held_out(examples, part, table.path)
+    return TextSet(table.path, table.layout, table.sha256, columns, examples, part)
+
+
+def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool) -> Wanted:
+    """The columns of another file as this one has them; `wanted` where it has not."""
+    header = table.keys or [str(cell).strip() for cell in table.rows[0].cells]
+    if not labelled and columns.label is not None:  # a test set has perhaps none
+        names = columns.names
+        if (names[columns.label] not in header) if names else len(header) <= columns.label:
+            columns, wanted = columns._replace(label=None), wanted._replace(label=None)
+    used = [columns.text, columns.pair, columns.label]
+    if columns.names is None:
+        has_header = table.keys or is_header(table, header, Wanted())
+        is_same = not has_header and all(c is None or c < len(header) for c in used)
+        asked = [None if c is None else str(c + 1) for c in used]
+    else:
+        asked = [None if c is None else columns.names[c] for c in used]
+        is_same = all(name is None or header.count(name) == 1 for name in asked)
+    return Wanted(*asked) if is_same else wanted
+
+
+def read_row(row: Row, columns: Columns, path: Path) -> Example:
+    where = f"{path}, line {row.line}"
+    text = read_string(row.cells[columns.text], "text", columns.called(columns.text), where)
+    pair = label = None
+    if columns.pair is not None:
+        called = columns.called(columns.pair)
+        pair = read_string(row.cells[columns.pair], "second text", called, where)
+    if columns.label is not None:
+        label = row.cells[columns.label]
+        if isinstance(label, (bool, int, float)):  # in JSON
+            label = str(label).lower() if isinstance(label, bool) else str(label)
+        label = read_string(label, "label", columns.called(columns.label), where)
+    return Example(text, pair, label, row.line)
+
+
+def read_string(value: Any, what: str, column: str, where: str) -> str:
+    """A cell without the spaces around it."""
+    if value is None:
+        raise UserError(f"{where}: the {what} ({column}) is missing; add it or remove the line")
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise UserError(f"{where}: the {what} ({column}) must be a string, not a {kind}; mend it")
+    value = value.strip()
+    if not value:
+        raise UserError(f"{where}: the {what} ({column}) is empty; write it or remove the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: the {what} ({column}) holds half a character (a lone surrogate); mend it"
+        ) from None
+    return value
+
+
+def held_out(examples: Sequence[Example], part: Part, path: Path) -> list[Example]:
+    """The examples of one part, see `read_texts`."""
+    numbers: dict[tuple[str, str | None], int] = {}
+    taken = []
+    for example in examples:
+        if is_in(part, numbers.setdefault((example.text, example.pair), len(numbers))):
+            taken.append(example)
+    if not taken:
+        raise UserError(
+            f"{path} has too few texts to hold out every {HELD_OUT}th to score on; name other "
+            "texts for that with --dev FILE"
+        )
+    return taken
+
+
+def in_order(labels: Collection[str]) -> list[str]:
+    """Labels in an order that does not depend on the rows': numbers by size, else by letters."""
+    if all(map(is_number, labels)):
+        return sorted(labels, key=lambda label: (float(label), label))
+    return sorted(labels)
+
+
+def check_classes(train: TextSet) -> None:
+    """Raises UserError if there is but one class to learn, or so many that they can be none."""
+    labels = train.labels
+    column = train.columns.called(train.columns.label or 0)
+    if len(labels) < 2:
+        raise UserError(
+            f"{train.path}: all texts have the label {labels[0]!r} ({column}), so there is nothing "
+            "to tell apart; name the label's column with --label-column"
+        )
+    if len(labels) > max(len(train.examples) // 2, 2):
+        raise UserError(
+            f"{train.path}: the label ({column}) has {len(labels):,} different values in "
+            f"{len(train.examples):,} texts, so it is no class; name another with --label-column"
+        )
+
+
+def check_known(texts: TextSet, train: TextSet) -> None:
+    """Raises UserError for the first label of a dev set that the training set lacks."""
+    known = set(train.labels)
+    for example in texts.examples:
+        if example.label not in known:
+            raise UserError(
+                f"{texts.path}, line {example.line}: the label {example.label!r} does not occur in "
+                f"{train.path}, so no model can learn it; known are {', '.join(train.labels[:20])}"
+            )
+
+
+def without_labels(texts: TextSet) -> TextSet:
+    """The same texts, where the labels are stand-ins, as in GLUE's test sets."""
+    examples = [Example(e.text, e.pair, None, e.line) for e in texts.examples]
+    return TextSet(texts.path, texts.layout, texts.sha256, texts.columns, examples, texts.part)

@@ -1,0 +1,222 @@
+"""Classification as the training loop sees it: texts in, a score for each class out, compared.
+
+The rooms before it do the work (reading, encoding, metrics); here they are put in a row.
+
+Shapes: B texts in the batch, T tokens of the longest, N texts of a set, L labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from minibert.batches import Row, pad
+from minibert.cls.confusion import picture
+from minibert.cls.encoding import Encodings, encode
+from minibert.cls.metrics import Scores, score
+from minibert.cls.reading import Example, TextSet
+from minibert.inference import outputs
+from minibert.model import BertForSequenceClassification
+from minibert.report import on_one_line, say
+from minibert.tokenizer import SPECIAL, save_tokenizer
+
+Floats: TypeAlias = NDArray[np.float32]
+
+EVALUATION_BATCH = 64
+N_FAILURES = 50
+
+
+class ClsSettings(NamedTuple):
+    """What a model must be asked with as it was trained with."""
+
+    max_length: int
+    head_tail: bool
+
+
+def load_model(weights: Path, labels: Sequence[str]) -> BertForSequenceClassification:
+    """A checkpoint with a head for these classes: its own if that is one for them, else a new one.
+
+    A head without names of its own, LABEL_0 and so on, is for as many classes as it has.
+
+    Raises:
+        UserError: what `from_pretrained` raises.
+    """
+    model = BertForSequenceClassification.from_pretrained(weights)
+    config, report = model.config, model.load_report
+    before = list(config.id2label.values())
+    is_new = report is None or "classifier.weight" in report.newly_initialized
+    fits = is_new or before in (list(labels), [f"LABEL_{i}" for i in range(len(before))])
+    if not fits or len(before) != len(labels):
+        model.classifier = nn.Linear(config.hidden_size, len(labels))
+        model.initialize(model.classifier)
+        if not is_new:
+            say(f"the head of {weights} is for other classes ({', '.join(before)}): a new one")
+    model.config = model.bert.config = replace(config, id2label=dict(enumerate(labels)))
+    return model
+
+
+class ClsTask:
+    """The texts to learn from, those to be scored on, and perhaps some to be predicted as well.
+
+    Args:
+        tokenizer: of the checkpoint.
+        settings: how long a text may be.
+        labels: the L classes, in the order of the model's outputs.
+        dev: texts with labels.
+        train: texts with labels; None where a model is only scored.
+        test: texts with or without labels, predicted together with dev; None for none.
+        limit: train on the first so many.
+    """
+
+    score = "accuracy"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: ClsSettings,
+        labels: Sequence[str],
+        dev: TextSet,
+        train: TextSet | None = None,
+        test: TextSet | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.tokenizer, self.settings, self.labels = tokenizer, settings, list(labels)
+        self.numbers = {label: i for i, label in enumerate(labels)}
+        self.pad_id: int = tokenizer.get_vocab()[SPECIAL["pad"]]
+        self.dev, self.test = dev, test
+        self.examples = train.examples[:limit] if train else []
+        self.file = train.path.name if train else ""
+        self.encoded = self.encode(self.examples)
+        self.dev_encoded = self.encode(dev.examples)
+        self.test_encoded = self.encode(test.examples if test else [])
+        self.lengths: Sequence[int] = [len(row.input_ids) for row in self.encoded.rows]
+
+    def encode(self, examples: Sequence[Example]) -> Encodings:
+        texts = [(example.text, example.pair) for example in examples]
+        return encode(texts, self.tokenizer, *self.settings)
+
+    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """Texts, padded to the longest, with their classes: (B, T) tensors, and labels (B)."""
+        labels = [self.numbers[str(self.examples[i].label)] for i in examples]
+        rows = [self.encoded.rows[i] for i in examples]
+        return pad(rows, self.pad_id) | {"labels": torch.tensor(labels)}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The cross-entropy (paper, section 4.1), summed over texts; and how many are right."""
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        logits = model(**inputs).float()  # (B, L)
+        right = (logits.argmax(dim=1) == batch["labels"]).sum()
+        return F.cross_entropy(logits, batch["labels"], reduction="sum"), {"accuracy": right}
+
+    def names(self, examples: Sequence[int]) -> list[str]:
+        """The lines that the texts stand on."""
+        return [f"line {self.examples[i].line} of {self.file}" for i in examples]
+
+    def save(self, model: nn.Module, directory: Path) -> None:
+        """config.json, model.safetensors and the tokenizer's files."""
+        assert isinstance(model, BertForSequenceClassification)
+        model.save_pretrained(directory)
+        save_tokenizer(self.tokenizer, directory)
+
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
+        """Classifies the dev set; returns the scores, and eval.json, predictions.tsv, failures.tsv
+        and confusion.svg as texts; of a test set test_predictions.tsv, and test.json if it has
+        labels."""
+        probabilities = classify(model, self.dev_encoded.rows, self.pad_id)  # (N, L)
+        scores = self.scored(self.dev.examples, probabilities)
+        results = {
+            "eval.json": as_json(scores, self.labels),
+            "predictions.tsv": predictions(self.dev.examples, probabilities, self.labels),
+            "failures.tsv": failures(self.dev.examples, probabilities, self.labels),
+            "confusion.svg": picture(scores, self.labels),
+        }
+        if self.test:
+            of_test = classify(model, self.test_encoded.rows, self.pad_id)
+            results["test_predictions.tsv"] = predictions(self.test.examples, of_test, self.labels)
+            if self.test.has_labels:
+                results["test.json"] = as_json(
+                    self.scored(self.test.examples, of_test), self.labels
+                )
+        return scores.as_dict(), results
+
+    def scored(self, examples: Sequence[Example], probabilities: Floats) -> Scores:
+        golds = [self.numbers[str(example.label)] for example in examples]
+        return score(golds, probabilities.argmax(axis=1).tolist(), len(self.labels))
+
+
+def classify(model: nn.Module, rows: Sequence[Row], pad_id: int) -> Floats:
+    """(N, L): the probability of each class for each text. Each process computes its share."""
+
+    def keep(logits: Tensor, _: Sequence[int]) -> list[Floats]:
+        return list(logits.float().softmax(dim=1).cpu().numpy())  # (B, L) -> B of (L)
+
+    kept = outputs(model, rows, pad_id, keep, batch_size=EVALUATION_BATCH, doing="classifying")
+    return np.stack(kept)
+
+
+# What the files hold.
+
+
+def as_json(scores: Scores, labels: Sequence[str]) -> str:
+    """All figures, by name of class where they are of one."""
+    by_class = zip(labels, scores.per_class, strict=True)
+    figures = {
+        **scores.as_dict(),
+        "per_class": {label: of_class._asdict() for label, of_class in by_class},
+        "labels": list(labels),
+        "confusion_matrix": scores.counts.tolist(),  # [gold][predicted]
+    }
+    return json.dumps(figures, ensure_ascii=False, indent=1) + "\n"
+
+
+def predictions(examples: Sequence[Example], probabilities: Floats, labels: Sequence[str]) -> str:
+    """A line a text, in the file's order; `index` and `prediction` are what GLUE's server reads."""
+    best = probabilities.argmax(axis=1)  # (N)
+    rows = []
+    for i, example in enumerate(examples):
+        gold = [] if example.label is None else [example.label]
+        sure = f"{probabilities[i, best[i]]:.6f}"
+        rows.append([str(i), labels[best[i]], sure, *gold, *texts_of(example)])
+    gold = [] if examples[0].label is None else ["label"]
+    return tsv(["index", "prediction", "probability", *gold, *columns_of(examples)], rows)
+
+
+def failures(examples: Sequence[Example], probabilities: Floats, labels: Sequence[str]) -> str:
+    """The mistakes that the model was surest of, the surest first."""
+    best = probabilities.argmax(axis=1)  # (N)
+    wrong = [i for i, example in enumerate(examples) if labels[best[i]] != example.label]
+    wrong.sort(key=lambda i: -float(probabilities[i, best[i]]))
+    rows = [
+        [
+            *texts_of(examples[i]),
+            str(examples[i].label),
+            labels[best[i]],
+            f"{probabilities[i, best[i]]:.6f}",
+        ]
+        for i in wrong[:N_FAILURES]
+    ]
+    return tsv([*columns_of(examples), "gold", "predicted", "probability"], rows)
+
+
+def columns_of(examples: Sequence[Example]) -> list[str]:
+    return ["text"] if examples[0].pair is None else ["text_a", "text_b"]
+
+
+def texts_of(example: Example) -> list[str]:
+    return [example.text] if example.pair is None else [example.text, example.pair]
+
+
+def tsv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as `tables.py` reads it: tabs and line ends within a cell have become spaces."""
+    lines = [header, *rows]
+    return "".join("\t".join(map(on_one_line, line)) + "\n" for line in lines)

@@ -1,0 +1,301 @@
+"""`minibert classify` and `minibert probe-case`, on a model of which it is known what it must say.
+
+It is a real checkpoint, built to count the words "good" and "bad", spelled so. Its attention takes
+the mean of all tokens, and what is more of it is the class; where there is neither, it says "good".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy_checkpoint import TINY, numpy_tensors, write_checkpoint
+from typed import Capture, fails, minibert
+
+from minibert.cls.classify import load_classifier
+from minibert.cls.commands import SHOWN_FLIPS
+from minibert.cls.probe import lower, probe, upper
+from minibert.cls.reading import read_texts
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = [*SPECIAL, "good", "bad", "a", "film", "not", "so", "but", ".", "!"]
+CONFIG = TINY | {"vocab_size": len(VOCABULARY), "max_position_embeddings": 40}
+
+
+class Stdin(io.TextIOWrapper):
+    """Standard input that is no terminal."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(io.BytesIO(text.encode()), encoding="utf-8")
+
+
+def judge(folder: Path, *, lower_case: bool = False, **run: Any) -> Path:
+    """Writes the checkpoint, and a run.json if there are facts for one."""
+    C = CONFIG["hidden_size"]
+    tensors = numpy_tensors(CONFIG)
+    for name, tensor in tensors.items():
+        tensor[:] = 1 if "LayerNorm.weight" in name else 0
+        if "self.value.weight" in name or "attention.output.dense.weight" in name:
+            tensor[:] = 3 * np.eye(C, dtype=np.float32)
+        if name == "bert.pooler.dense.weight":
+            tensor[:] = np.eye(C, dtype=np.float32)
+    words = tensors["bert.embeddings.word_embeddings.weight"]
+    for i, word in enumerate(VOCABULARY):
+        words[i, {"bad": 0, "good": 1}.get(word, 2)] = 1
+    tensors["classifier.weight"] = 4 * np.eye(2, C, dtype=np.float32)
+    tensors["classifier.bias"][1] = 0.1
+    config = CONFIG | {"id2label": {"0": "bad", "1": "good"}}
+    write_checkpoint(folder, config, tensors)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower_case}))
+    if run:
+        (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    return folder
+
+
+def run_facts(pair: str | None = None, **settings: Any) -> dict[str, Any]:
+    usual = {"max_length": 12, "head_tail": False, "precision": "fp32"}
+    return {"settings": usual | settings, "data": {"train": {"pair_column": pair}}}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return judge(tmp_path_factory.mktemp("judge"))
+
+
+# classify
+
+
+def test_one_text_has_its_label_its_probability_and_the_others(
+    model: Path, capsys: Capture
+) -> None:
+    assert minibert("classify", "--model", model, "a good film") == 0
+    label, probability, others = capsys.readouterr().out.splitlines()
+    assert label == "label        good"
+    p = float(probability.removeprefix("probability  "))
+    assert 0.5 < p < 1
+    assert others == f"others       bad {1 - p:.4f}"
+
+
+def test_several_texts_are_a_line_each_in_their_order(model: Path, capsys: Capture) -> None:
+    texts = ["a good film", "bad", "so so", "good good but bad\x07 .", "a bad bad film but good"]
+    assert minibert("classify", "--model", model, *texts) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["good", "bad", "good", "good", "bad"]
+    assert lines[3][2] == "good good but bad ."  # nothing that steers a terminal
+    assert minibert("classify", "--model", model, "--json", *texts) == 0
+    verdicts = json.loads(capsys.readouterr().out)
+    assert [verdict["text"] for verdict in verdicts] == texts
+    for verdict, line in zip(verdicts, lines, strict=True):
+        assert verdict["label"] == line[0] and f"{verdict['probability']:.4f}" == line[1]
+        assert verdict["probabilities"][verdict["label"]] == verdict["probability"]
+        assert sum(verdict["probabilities"].values()) == pytest.approx(1)
+
+
+def test_files_stdin_and_tables(
+    model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "\ufeffa good, film\r\n\r\na bad film\n"
+    (tmp_path / "texts.txt").write_text(lines, encoding="utf-8", newline="")
+    command = ("classify", "--model", model, "--json", "--file")
+    assert minibert(*command, tmp_path / "texts.txt") == 0
+    from_file = json.loads(capsys.readouterr().out)
+    assert [v["text"] for v in from_file] == ["a good, film", "a bad film"]
+    assert [v["label"] for v in from_file] == ["good", "bad"]
+    monkeypatch.setattr(sys, "stdin", Stdin(lines))
+    assert minibert(*command, "-") == 0
+    assert json.loads(capsys.readouterr().out) == from_file
+    table = tmp_path / "test.tsv"
+    table.write_text("index\tsentence\n0\ta good film\n1\tso bad\n", encoding="utf-8")
+    assert minibert(*command, table) == 0
+    captured = capsys.readouterr()
+    assert [v["text"] for v in json.loads(captured.out)] == ["a good film", "so bad"]
+    assert "text: column 2 'sentence'" in captured.err
+
+
+def test_it_asks_until_an_empty_line_and_an_error_does_not_end_it(
+    model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin("a good film\nbad\n\nnot read\n"))
+    assert minibert("classify", "--model", model) == 0
+    assert capsys.readouterr().out.count("label        ") == 2
+    monkeypatch.setattr(sys, "stdin", Stdin("good\tbad\nbad\n"))
+    pair_free = judge(model.parent / "single", **run_facts())
+    assert minibert("classify", "--model", pair_free, "--json") == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("error: the model was trained on single texts, but the text has") == 1
+    assert [json.loads(line)["label"] for line in captured.out.splitlines()] == ["bad"]
+
+
+def test_pairs_are_given_with_pair_or_a_tab(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paired = judge(tmp_path / "run", **run_facts(pair="column 2 'text_b'"))
+    command = ("classify", "--model", paired, "--json")
+    assert minibert(*command, "a film", "good", "--pair", "so bad", "--pair", "a film") == 0
+    verdicts = json.loads(capsys.readouterr().out)
+    assert [(v["text"], v["pair"], v["label"]) for v in verdicts] == [
+        ("a film", "so bad", "bad"),
+        ("good", "a film", "good"),
+    ]
+    monkeypatch.setattr(sys, "stdin", Stdin("a film\tso bad\n"))
+    assert minibert(*command) == 0
+    assert json.loads(capsys.readouterr().out)["pair"] == "so bad"
+    assert "trained on pairs of texts, but the text has no second" in fails(capsys, *command, "a")
+    assert "1 texts and 2 --pair" in fails(capsys, *command, "a", "--pair", "b", "--pair", "c")
+
+
+def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, capsys: Capture) -> None:
+    long = "good good good " + "so " * 30 + "bad bad bad bad"
+    head = judge(tmp_path / "head", **run_facts(max_length=8))
+    both = judge(tmp_path / "both", **run_facts(max_length=8, head_tail=True))
+    assert load_classifier(str(both)).settings == (8, True)
+    for run, label in ((head, "good"), (both, "bad")):
+        assert minibert("classify", "--model", run, long) == 0
+        captured = capsys.readouterr()
+        assert captured.out.startswith(f"label        {label}\n")
+        assert "1 of 1 texts had more than 8 tokens and were cut" in captured.err
+
+
+def test_what_is_no_classifier_or_no_text_is_one_sentence(
+    model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ("classify", "--model")
+    assert "the text is empty" in fails(capsys, *command, model, " ")
+    assert "text 2 is empty" in fails(capsys, *command, model, "good", "")
+    assert "not both" in fails(capsys, *command, model, "good", "--file", "x.txt")
+    assert "does not exist" in fails(capsys, *command, model, "--file", tmp_path / "x.txt")
+    headless = judge(tmp_path / "headless")
+    write_checkpoint(
+        headless,
+        CONFIG,
+        {k: x for k, x in numpy_tensors(CONFIG).items() if not k.startswith("classifier")},
+    )
+    error = fails(capsys, *command, headless, "good")
+    assert "has not been trained to classify" in error and "python train_cls.py" in error
+    qa = judge(tmp_path / "qa", settings={"doc_stride": 1, "precision": "fp32"})
+    assert "is no run of train_cls.py" in fails(capsys, *command, qa, "good")
+    torn = judge(tmp_path / "torn", **run_facts(max_length="long"))
+    assert "is damaged" in fails(capsys, *command, torn, "good")
+    longer = judge(tmp_path / "longer", **run_facts(max_length=100))
+    assert "--max-length 100 is more than the model's 40" in fails(capsys, *command, longer, "good")
+
+
+# probe-case
+
+
+ROWS = [
+    *(("a good film .", "good"), ("so bad !", "bad"), ("a film", "good"), ("not so good", "bad")),
+    *(("bad but so", "bad"), ("...", "good")),
+]
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Path:
+    path = tmp_path / "dev.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in ROWS), encoding="utf-8")
+    return path
+
+
+def test_a_cased_model_flips_and_the_flips_are_listed(
+    model: Path, dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ("probe-case", "--model", model, "--data", dev)
+    assert minibert(*command, "--out", tmp_path / "out") == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0].split() == [
+        *("case", "accuracy", "macro", "F1", "flips", "texts", "with", "other", "tokens")
+    ]
+    # In capitals it knows no word and always says "good": 3 of 6, where 5 were right as written.
+    assert lines[1].split() == ["as", "written", "0.8333", "0.8286", "0", "0"]
+    assert lines[2].split() == ["lower", "case", "0.8333", "0.8286", "0", "0"]
+    assert lines[3].split() == ["UPPER", "CASE", "0.5000", "0.3333", "2", "5"]
+    at = lines.index("SO BAD !")
+    assert lines[at + 1].startswith("  bad -> good (") and lines[at + 1].endswith("), gold bad")
+    assert "lower-cases" not in out
+    facts = json.loads((tmp_path / "out/probe_case.json").read_text(encoding="utf-8"))
+    assert [len(case["flips"]) for case in facts[:3]] == [0, 0, 2]
+    table = read_texts(tmp_path / "out/flips.tsv")
+    n_flips = sum(len(case["flips"]) for case in facts)
+    assert len(table.examples) == n_flips <= SHOWN_FLIPS
+    assert minibert(*command, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == facts
+    assert minibert(*command, "--json", "--seed", "1") == 0
+    assert json.loads(capsys.readouterr().out) != facts
+
+
+def test_an_uncased_model_cannot_flip_and_it_says_so(
+    dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    uncased = judge(tmp_path / "uncased", lower_case=True)
+    assert minibert("probe-case", "--model", uncased, "--data", dev) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-2:] for line in lines[1:5]] == [["0", "0"]] * 4
+    assert len({line.split()[-4] for line in lines[1:5]}) == 1  # one accuracy
+    assert lines[-1].endswith("no label can flip.")
+
+
+@pytest.mark.parametrize("cased", [True, False])
+def test_every_flip_is_one_that_the_model_itself_makes(
+    dev: Path, tmp_path: Path, cased: bool
+) -> None:
+    classifier = load_classifier(str(judge(tmp_path / "model", lower_case=not cased)))
+    cases = probe(classifier, read_texts(dev), seed=5)
+    assert [case.name for case in cases] == [
+        "as written",
+        "lower case",
+        "UPPER CASE",
+        "rAnDoM case",
+    ]
+    written = {text: classifier.classify([(text, None)])[0].label for text, _ in ROWS}
+    for case in cases:
+        for flip in case.flips:
+            [verdict] = classifier.classify([(flip.text, None)])
+            assert verdict.label == flip.flipped != flip.label
+            assert verdict.probability == pytest.approx(flip.probability, abs=1e-5)
+            assert written[flip.text.lower()] == flip.label
+    assert sum(len(case.flips) for case in cases) > 0 if cased else True
+
+
+def test_lower_casing_undoes_every_spelling(minilm_weights: Path) -> None:
+    """So that "zero by construction" holds for all letters there are."""
+    from minibert.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(minilm_weights)
+    letters = [chr(i) for i in range(0x20, 0x2FA20) if chr(i).isalpha()]
+    changed = [c for c in letters if upper(c) != c or lower(c) != c]
+    assert {"a", "Z", "é", "Ж", "ω"} <= set(changed) and not {"ß", "ı", "İ", "ς", "中"} & set(
+        changed
+    )
+    for spell in (upper, lower):
+        spelled = tokenizer.encode_batch([f"x{spell(c)}y" for c in changed])
+        plain = tokenizer.encode_batch([f"x{c}y" for c in changed])
+        differ = [c for c, a, b in zip(changed, spelled, plain, strict=True) if a.ids != b.ids]
+        assert differ == []
+    assert upper("I dO nOT") == "I dO nOT"  # it is for one letter
+
+
+def test_data_that_the_model_does_not_know_is_one_sentence(
+    model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "dev.tsv"
+    path.write_text("text\tlabel\ngood film\tgood\nbad film\tugly\n", encoding="utf-8")
+    error = fails(capsys, "probe-case", "--model", model, "--data", path, "--out", path)
+    assert "is a file; name a directory" in error
+    assert minibert("probe-case", "--model", model, "--data", path) == 2
+    assert "has the label 'ugly', which the model does not know" in capsys.readouterr().err
+
+
+def test_the_model_is_what_the_docstring_says(model: Path) -> None:
+    classifier = load_classifier(str(model))
+    assert classifier.labels == ["bad", "good"] and classifier.takes_pairs is None
+    with torch.no_grad():
+        ties = [v.probability for v in classifier.classify([("GOOD", None), ("film so", None)])]
+    assert ties == pytest.approx([1 / (1 + np.exp(-0.1))] * 2, abs=1e-3)

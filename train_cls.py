@@ -1,0 +1,133 @@
+"""Fine-tunes a BERT to tell classes of texts apart: `python train_cls.py --data sst2`.
+
+Also under torchrun: `torchrun --nproc_per_node=2 train_cls.py --data sst2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minibert import runs
+from minibert.cli import guard
+from minibert.cls.encoding import check_length
+from minibert.cls.reading import TextSet
+from minibert.cls.sets import add_columns, read_sets
+from minibert.cls.task import ClsSettings, ClsTask, load_model
+from minibert.metrics import is_chinese
+from minibert.parts import HELD_OUT
+from minibert.report import say
+from minibert.tokenizer import check_model, load_tokenizer
+from minibert.train import Training
+
+# The paper chose the learning rate for each task on its dev set, among 5e-5, 4e-5, 3e-5 and 2e-5;
+# one of them and the length are those of the example in the README of google-research/bert.
+BERT_PAPER = {
+    "recipe": "BERT paper, section 4.1, and google-research/bert, run_classifier.py",
+    **{"lr": 2e-5, "batch_size": 32, "epochs": 3, "max_length": 128, "head_tail": False},
+}
+DESCRIPTION = """Fine-tunes a BERT to tell classes of texts, or of pairs of texts, apart.
+
+Settings that are not given are those of the published recipe for GLUE's tasks: 2e-5, batch 32,
+3 epochs, length 128, from the BERT paper (section 4.1: batch 32, 3 epochs, and the best on the dev
+set of 5e-5, 4e-5, 3e-5 and 2e-5) and google-research/bert, run_classifier.py. It starts from
+bert-base-chinese where most letters of the texts are Chinese, else from bert-base-cased.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s")
+    given = vars(parser().parse_args(argv))
+    return guard(lambda: runs.fine_tune(given, runs.Goal("train_cls.py", prepare, closing)))
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # see runs.add_options
+    )
+    add = result.add_argument
+    add("--data", metavar="NAME|FILE|DIR", help="sst2, fetched on first use; a file of labelled "
+        "texts (TSV, CSV or JSON Lines) to train on; or a directory with such files, called "
+        "train*, dev* and perhaps test*")  # fmt: skip
+    add("--train", metavar="FILE", help="the texts to train on, instead of those of --data")
+    add("--dev", metavar="FILE", help="the texts to score on, instead of those of --data; where "
+        f"there are none, every {HELD_OUT}th text of the training file is held out for that, from "
+        "the first one on")  # fmt: skip
+    add_columns(result)
+    add("--head-tail", action="store_true", help="of a text that is longer than --max-length keep "
+        "the first quarter and, for the rest, the end, instead of the beginning alone (Sun et al. "
+        "2019, How to Fine-Tune BERT for Text Classification?)")  # fmt: skip
+    runs.add_options(result)
+    return result
+
+
+def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
+    """The loop with all that it needs."""
+    texts = read_sets(settings)
+    settings = with_defaults(settings, texts["train"])
+    labels = texts["train"].labels
+    data = {part: found.as_dict() for part, found in texts.items()}
+    recipe, directory, weights = runs.open_run(settings, data, device, resumed)
+    model = load_model(weights, labels).to(device)
+    tokenizer = load_tokenizer(weights)
+    cls_settings = ClsSettings(**{name: settings[name] for name in ClsSettings._fields})
+    has_pairs = texts["train"].columns.pair is not None
+    check_length(cls_settings.max_length, has_pairs)
+    told_apart = "the two texts of a pair apart" if has_pairs else None
+    check_model(model.config, tokenizer, cls_settings.max_length, told_apart)
+    task = ClsTask(
+        *(tokenizer, cls_settings, labels, texts["dev"], texts["train"], texts.get("test")),
+        limit=settings["limit"],
+    )
+    counts = say_what_is_cut(task)
+    if not resumed:
+        runs.start(directory, settings, data, counts)
+    return Training(model, task, recipe, directory, resume=resumed is not None)
+
+
+def say_what_is_cut(task: ClsTask) -> dict[str, int]:
+    """How many texts there are, and how many were too long, also as counts for run.json."""
+    counts: dict[str, int] = {}
+    for part, encoded in (("train", task.encoded), ("dev", task.dev_encoded)):
+        counts |= {f"{part}_texts": len(encoded.rows), f"{part}_texts_cut": encoded.n_cut}
+        if encoded.n_cut:
+            kept = "what is at both ends" if task.settings.head_tail else "the beginning"
+            say(
+                f"{part}: {encoded.n_cut:,} of {len(encoded.rows):,} texts had more than "
+                f"{task.settings.max_length} tokens and were cut; {kept} was kept"
+            )
+    return counts
+
+
+def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
+    """What a finished run says last."""
+    return [
+        f"best epoch {best['epoch']}: accuracy {best['accuracy']:.4f}, macro F1 "
+        f"{best['macro_f1']:.4f}; saved in {run}",
+        f"try it: minibert classify --model {run} 'a text of your own'",
+    ]
+
+
+def with_defaults(settings: dict[str, Any], train: TextSet) -> dict[str, Any]:
+    """The settings with the published recipe for whatever was not given."""
+    if "recipe" in settings:  # a resumed run has everything already
+        return settings
+    chinese = is_chinese(example.text for example in train.examples[:1000])
+    weights = "bert-base-chinese" if chinese else "bert-base-cased"
+    if "weights" not in settings:
+        say(f"the texts are {'Chinese' if chinese else 'not Chinese'}: starting from {weights}")
+    columns = dict.fromkeys(("text_column", "pair_column", "label_column"))
+    unnamed = {"data": None, "train": None, "dev": None, "weights": weights, **columns}
+    return unnamed | runs.DEFAULTS | BERT_PAPER | settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())
