@@ -6,7 +6,6 @@ holds the lengths it must be asked with, eval.json from where on it says that th
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 import warnings
@@ -121,7 +120,7 @@ def load_reader(name: str, device: str | None = None) -> Reader:
         UserError: there is none of that name, it was not trained for questions, or its files do
             not belong together.
     """
-    directory = find_model(name)
+    directory = hub.find(name)
     run = directory.parent if directory.name == "last" else directory
     facts = read_run(run) if (run / "run.json").is_file() else None
     if facts and not (directory / "config.json").is_file():
@@ -144,19 +143,6 @@ def load_reader(name: str, device: str | None = None) -> Reader:
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     return reader
-
-
-def find_model(name: str) -> Path:
-    """`hub.find`, which in addition says which name was perhaps meant."""
-    try:
-        return hub.find(name)
-    except UserError as error:
-        folders = [path for path in Path(name).parent.glob("*") if path.is_dir()]
-        folders += [path for path in Path("runs").glob("*") if path.is_dir()]
-        known = [path.name for path in hub.weights_folder().glob("*") if path.is_dir()]
-        known += [*map(str, folders), *(usual.weights for usual in PUBLISHED.values())]
-        near = difflib.get_close_matches(name, known, n=1)
-        raise UserError(f"{error}; did you mean {near[0]}?" if near else str(error)) from None
 
 
 def read_run(run: Path) -> tuple[QASettings, str, float | None]:

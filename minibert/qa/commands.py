@@ -245,7 +245,8 @@ def some(names: tuple[str, ...]) -> str:
 
 
 def _peek(args: argparse.Namespace) -> int:
-    from minibert.qa.ask import find_model, plain_warnings
+    from minibert import hub
+    from minibert.qa.ask import plain_warnings
     from minibert.qa.peek import describe
     from minibert.qa.recipes import PUBLISHED, usual_metric
     from minibert.tokenizer import load_tokenizer
@@ -255,7 +256,7 @@ def _peek(args: argparse.Namespace) -> int:
     data = read_data(args.data, "train", "dev")
     usual = PUBLISHED[usual_metric(data)]
     weights = args.weights or usual.weights
-    tokenizer = load_tokenizer(find_model(weights))
+    tokenizer = load_tokenizer(hub.find(weights))
     trainable = data.trainable
     n = min(args.count, len(trainable))
     if not n:
