@@ -26,9 +26,11 @@ INDEX = "model.safetensors.index.json"
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises UserError: no such file, no JSON, or no object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark in front
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a directory; name one JSON file in it") from None
     except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, nested too deep
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):

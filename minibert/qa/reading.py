@@ -181,9 +181,10 @@ def _load(path: Path) -> tuple[Any, str]:
     try:
         text = raw.decode("utf-8-sig")  # Windows editors put a byte order mark in front
     except UnicodeDecodeError as error:
+        cut_off = error.reason == "unexpected end of data"  # within a character
         raise UserError(
             f"{path} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}; "
-            "save it in UTF-8"
+            + ("the file seems to be cut off, so get it again" if cut_off else "save it in UTF-8")
         ) from None
     if not text.strip():
         raise UserError(f"{path} is empty; a question file in JSON was expected, so get it again")
