@@ -51,18 +51,22 @@ def decode(raw: bytes, name: str) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        cut_off = error.reason == "unexpected end of data"  # within a character
+        advice = "the file seems to be cut off, so get it again" if cut_off else "save it in UTF-8"
         raise UserError(
             f"{name} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}, in line "
-            f"{line:,}; save it in UTF-8"
+            f"{line:,}; {advice}"
         ) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises UserError: no such file, no JSON, or no object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark in front
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a directory; name one JSON file in it") from None
     except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, nested too deep
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
@@ -21,6 +23,7 @@ WANTED = (
     *VOCABULARIES,
     "tokenizer_config.json",
 )
+USUAL = ("bert-base-chinese", "bert-base-cased", "bert-base-uncased")
 PATIENCE = 10  # seconds until a hub that does not answer counts as out of reach
 
 
@@ -35,7 +38,8 @@ def find(name: str | Path) -> Path:
             is in the cache is used without asking the hub; `hf download NAME` renews it.
 
     Raises:
-        UserError: there is no such directory or checkpoint, or it cannot be reached.
+        UserError: there is no such directory or checkpoint, or it cannot be reached; with the
+            nearest name that is known.
     """
     name = os.fspath(name)
     if not name:
@@ -48,7 +52,9 @@ def find(name: str | Path) -> Path:
     try:
         cached = _cached(name)
     except HFValidationError:  # too many slashes, a space, …: nothing on the hub is called so
-        raise UserError(f"there is no directory {name}, nor one in {weights_folder()}") from None
+        raise UserError(
+            f"there is no directory {name}, nor one in {weights_folder()}{nearest(name)}"
+        ) from None
     # A vocab.txt alone does not say whether its tokenizer lower-cases.
     settled = ("tokenizer.json", "tokenizer_config.json")
     if cached is not None and any((cached / file).is_file() for file in settled):
@@ -60,7 +66,21 @@ def find(name: str | Path) -> Path:
     except Exception as error:  # which classes there are depends on the library's HTTP client
         if cached is not None:  # no vocabulary, but enough for a model
             return cached
-        raise UserError(_why_not_fetched(name, error)) from None
+        raise UserError(_why_not_fetched(name, error) + nearest(name)) from None
+
+
+def nearest(name: str) -> str:
+    """The end of a sentence about an unknown name: which known one was perhaps meant."""
+    if name in USUAL:  # nothing is wrong with it
+        return ""
+    known = list(USUAL)
+    for folder in (weights_folder(), Path("runs"), Path(name).parent):
+        with suppress(OSError, ValueError):
+            for path in sorted(folder.iterdir()):
+                if path.is_dir():
+                    known.append(path.name if folder == weights_folder() else str(path))
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _cached(name: str) -> Path | None:

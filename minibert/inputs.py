@@ -28,12 +28,21 @@ def check_inputs(
     if input_ids.size(1) > config.max_position_embeddings:
         limit = f"the model has positions for {config.max_position_embeddings}"
         raise ValueError(f"{input_ids.size(1)} tokens are too many: {limit}")
+    for name, ids in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"{name} is {ids.dtype}; ids are torch.int64")
+    if not torch.compiler.is_compiling():  # a graph cannot depend on what the numbers are
+        check_values(config, input_ids, attention_mask, token_type_ids)
+
+
+def check_values(
+    config: BertConfig, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor
+) -> None:
+    """The part of `check_inputs` that looks at numbers."""
     for name, ids, size in (
         ("input_ids", input_ids, config.vocab_size),
         ("token_type_ids", token_type_ids, config.type_vocab_size),
     ):
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"{name} is {ids.dtype}; ids are torch.int64")
         low, high = ids.min().item(), ids.max().item()
         if low < 0 or high >= size:
             raise ValueError(f"{name} has {low if low < 0 else high}, not within 0 to {size - 1}")
@@ -51,11 +60,14 @@ def visible_tokens(attention_mask: Tensor | None) -> Tensor | None:
 
     Returns:
         (B, 1, 1, T) bool: for every text, the same for each head and each looking token. None if
-        nothing is padded, for then there is nothing to hide. A text of padding alone would make
-        the softmax divide 0 by 0, so it sees all of itself, as in google-research/bert, where the
-        mask is one number subtracted from all its scores (modeling.py, `adder`).
+        nothing is padded, for then there is nothing to hide (torch.compile makes one graph for
+        both cases, which always has it). A text of padding alone would make the softmax divide 0
+        by 0, so it sees all of itself, as in google-research/bert, where the mask is one number
+        subtracted from all its scores (modeling.py, `adder`).
     """
-    if attention_mask is None or bool((attention_mask == 1).all()):
+    if attention_mask is None:
+        return None
+    if not torch.compiler.is_compiling() and bool((attention_mask == 1).all()):
         return None
     visible = attention_mask == 1
     visible = visible | ~visible.any(dim=1, keepdim=True)  # (B, T) | (B, 1) -> (B, T)

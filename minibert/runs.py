@@ -48,9 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, help="of the head's first weights, dropout and order (default: 0)")
     add("--device", help="cpu, cuda, cuda:1 … (default: cuda where there is one, else cpu)")
     add("--limit", type=positive(int), metavar="N", help="train on the first N examples only")
-    add(
-        "--compile", action="store_true", help="torch.compile the model: slower start, faster steps"
-    )
+    add("--compile", action="store_true", help="torch.compile the model: minutes to start, meant "
+        "for GPUs (on a CPU it gained nothing)")  # fmt: skip
     add("--save-every", type=positive(int), metavar="STEPS", help="steps between checkpoints (500)")
     add("--resume", metavar="RUN", help="go on with a run that was stopped, with its own settings "
         "(only --device may differ)")  # fmt: skip

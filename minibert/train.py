@@ -74,7 +74,7 @@ class Training:
         self.steps = recipe.epochs * len(self.batches(epoch=0))
         self.stop = False  # SIGINT or SIGTERM came
         # What computes; `model` stays the one that is saved.
-        self.computing: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
+        self.computing: nn.Module = torch.compile(model, dynamic=True) if recipe.compile else model  # type: ignore[assignment]
         if distributed.world_size() > 1:
             self.computing = DistributedDataParallel(self.computing)
 

@@ -5,7 +5,6 @@ The commands of both tasks load their models here; `qa/ask.py` and `cls/classify
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,6 @@ from minibert.train import PRECISIONS, choose_precision
 from minibert.weights import PreTrainedModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
-
-USUAL = ("bert-base-chinese", "bert-base-cased", "bert-base-uncased")
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def load_trained(
         UserError: there is none of that name, it was not trained for this, or its files do not
             belong together.
     """
-    directory = find_model(name)
+    directory = hub.find(name)
     run = directory.parent if directory.name == "last" else directory
     facts = read_facts(run, script, needs) if (run / "run.json").is_file() else {}
     if facts and not (directory / "config.json").is_file():
@@ -78,18 +75,6 @@ def load_trained(
     if on.type != "cuda" and precision != choose_precision(on):  # it would be emulated, slowly
         precision = "fp32"
     return Trained(model.to(on), tokenizer, run if facts else None, facts, precision)
-
-
-def find_model(name: str) -> Path:
-    """`hub.find`, which in addition says which name was perhaps meant."""
-    try:
-        return hub.find(name)
-    except UserError as error:
-        folders = [path for path in Path(name).parent.glob("*") if path.is_dir()]
-        folders += [path for path in Path("runs").glob("*") if path.is_dir()]
-        known = [path.name for path in hub.weights_folder().glob("*") if path.is_dir()]
-        near = difflib.get_close_matches(name, [*known, *map(str, folders), *USUAL], n=1)
-        raise UserError(f"{error}; did you mean {near[0]}?" if near else str(error)) from None
 
 
 def read_facts(run: Path, script: str, needs: Sequence[str]) -> dict[str, Any]:

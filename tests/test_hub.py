@@ -371,3 +371,27 @@ def test_an_empty_name_is_not_the_folder_one_stands_in(place: Path) -> None:
 def test_a_file_instead_of_its_directory_is_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="is a file; name the directory that holds it"):
         hub.find(checkpoint / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("bert-base-chinesee", "bert-base-chinese"),
+        ("all-MiniLM-L6", "all-MiniLM-L6-v2"),
+        ("runs/squad-bert-1", "runs/squad-bert-0"),
+        ("elsewhere/modle", "elsewhere/model"),
+        ("bert-base-chinese", None),  # right, but out of reach
+        ("no/thing/like/it", None),
+    ],
+)
+def test_of_an_unknown_name_the_nearest_known_one_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, typed: str, meant: str | None
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (place / "weights/all-MiniLM-L6-v2").mkdir(parents=True)
+    for folder in ("runs/squad-bert-0", "elsewhere/model"):
+        (place / "here" / folder).mkdir(parents=True)
+    (place / "here/elsewhere/modle.txt").write_text("a file is no checkpoint")
+    with serving(monkeypatch, FakeHub({})):
+        message = not_found(typed)
+    assert message.endswith(f"; did you mean {meant}?") if meant else "did you mean" not in message

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import lzma
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pretrain
 import pytest
 import torch
 from tiny_qa import CHARACTERS, write_model, write_questions
@@ -19,20 +17,6 @@ from minibert.fill_mask import fill_mask
 from minibert.model import BertForMaskedLM
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
-
-SCRIPT = Path(__file__).resolve().parent.parent / "weights" / "pretrain.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pretrain", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-pretrain = load_script()
 
 
 @pytest.fixture(scope="module")

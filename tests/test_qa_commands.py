@@ -186,6 +186,17 @@ def test_questions_without_an_answer_have_figures_of_their_own(
     assert figures["NoAns_total"] == "2"
 
 
+def test_predictions_may_have_a_byte_order_mark_and_may_be_no_directory(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    data = squad_file(tmp_path / "dev.json", ENGLISH, ["alpha"])
+    file = write_predictions(tmp_path, {"q0": "alpha"})
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert minibert("score", data, file) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["exact_match", "100.00"]
+    assert "is a directory; name one JSON file" in fails(capsys, "score", str(data), str(tmp_path))
+
+
 def test_the_metric_is_that_of_the_language_unless_another_is_asked_for(
     tmp_path: Path, capsys: Capture
 ) -> None:

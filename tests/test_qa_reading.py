@@ -415,7 +415,11 @@ def test_a_fault_in_the_part_that_is_not_taken_is_a_fault(tmp_path: Path) -> Non
         (json.dumps(SQUAD).encode()[:60], r"line 1, column \d+: Unterminated string.* cut off"),
         (b'{"data": [}', "not valid JSON: line 1, column 11: .*mend it there"),
         (b'{"data": []}\n{"data": []}', "not valid JSON: line 2, column 1: Extra data"),
-        ("问题".encode("gbk"), "not UTF-8 text: byte 0 is 0xce"),
+        (
+            '{"data": "问题'.encode()[:-1],
+            "byte 13 is 0xe9, in line 1; the file seems to be cut off",
+        ),
+        ("问题".encode("gbk"), "not UTF-8 text: byte 0 is 0xce.*; save it in UTF-8"),
         (json.dumps(SQUAD).encode("utf-16"), "not UTF-8 text: byte 0 is 0xff"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"9" * 5000, "is not JSON that can be read|found a whole number"),

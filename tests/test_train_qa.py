@@ -507,7 +507,7 @@ def error_of(ended: Ended) -> str:
         ({"data": "squad"}, "--train and --dev name all data there is to name; leave out --data"),
         ({"data": __file__, "dev": None}, "both name a file to train on"),
         ({"train": "nowhere.json"}, "nowhere.json"),
-        ({"weights": "bert-base-chinesee"}, "bert-base-chinesee"),
+        ({"weights": "bert-base-chinesee"}, "did you mean bert-base-chinese?"),
         ({"weights": "no such/place/at all"}, "there is no directory no such/place/at all"),
         ({"max_length": 64}, "--max-length 64 is more than the model's 32 positions"),
         ({"doc_stride": 30}, "doc_stride 30 would skip tokens"),

@@ -240,17 +240,18 @@ def some(names: tuple[str, ...]) -> str:
 
 
 def _peek(args: argparse.Namespace) -> int:
+    from minibert import hub
     from minibert.qa.peek import describe
     from minibert.qa.recipes import PUBLISHED, usual_metric
     from minibert.tokenizer import load_tokenizer
-    from minibert.trained import find_model, plain_warnings
+    from minibert.trained import plain_warnings
 
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
     data = read_data(args.data, "train", "dev")
     usual = PUBLISHED[usual_metric(data)]
     weights = args.weights or usual.weights
-    tokenizer = load_tokenizer(find_model(weights))
+    tokenizer = load_tokenizer(hub.find(weights))
     trainable = data.trainable
     n = min(args.count, len(trainable))
     if not n:
