@@ -1,8 +1,8 @@
 """Dropout whose masks are cheap to draw on a CPU.
 
-torch draws a CPU's masks one element after the other in one thread: with a mask for every
-attention probability that was two fifths of a training step (`bench/README.md`). Here a mask is
-cut from random 64-bit numbers, four elements to each, at a sixth of the time.
+torch draws a CPU's masks one element after the other in one thread, and training hides one in ten
+of all attention probabilities. Here a mask is cut from random 64-bit numbers, four elements to
+each, at a sixth of the time (`bench/README.md` has what that is worth).
 """
 
 from __future__ import annotations
