@@ -557,6 +557,14 @@ def test_a_bar_of_many_hours_fits_80_columns(tiny: Tiny, monkeypatch: pytest.Mon
     assert "lr 3.0e-05 5%|" in shown and re.search(r"k?tok/s \d\d:\d\d:\d\d left", shown)
 
 
+def test_the_means_on_the_bar_begin_anew_with_each_epoch(tiny: Tiny) -> None:
+    training = tiny.training(epochs=2)
+    for _ in range(2):
+        training.train_epoch()
+        assert training.progress.epoch_sums["examples"] == len(training.task.lengths)
+        training.end_epoch()
+
+
 @pytest.mark.parametrize("terminal", ["stdout", "stderr", "neither"])
 def test_plain_lines_are_printed_where_stdout_or_stderr_is_no_terminal(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, terminal: str
