@@ -171,6 +171,20 @@ def test_a_download_ends_with_the_right_file_and_sends_no_byte_in_vain(
     assert server.seen == [Seen(URL_PATH, *request) for request in asked]
 
 
+def test_a_terminal_shows_a_bar_that_begins_where_the_last_download_ended(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", shown)
+    path.parent.mkdir(parents=True)
+    part_of(path).write_bytes(CONTENT[:HALF])
+    fetch(SOURCE, path, wait=0)
+    bars = shown.getvalue().split("\r")
+    assert bars[1].startswith(f"{path.name}:  50%|")
+    assert f"{path.name}: 100%|" in bars[-1]
+
+
 def test_a_connection_that_is_reset_is_resumed_from_what_arrived(
     server: Server, path: Path
 ) -> None:

@@ -85,9 +85,20 @@ def test_evaluate_says_if_the_metric_is_not_usual_for_the_texts(
 ) -> None:
     run = finder(tmp_path / "run")
     (run / "run.json").write_text(json.dumps(run_json(metric="squad")))
-    data = squad_file(tmp_path / "dev.json", CHINESE, ["甲是字乙"])
+    data = squad_file(tmp_path / "dev.json", CHINESE, ["甲是字乙在"])
     assert minibert("evaluate", "--model", run, "--data", data) == 0
-    assert "by the rules of squad" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "by the rules of squad" in printed.err
+    # Named by hand, there is nothing to say. An answer one character too short is another word to
+    # SQuAD's rules, and nearly right to CMRC's.
+    f1 = {}
+    for metric in ("squad", "cmrc2018"):
+        words = ("--model", run, "--data", data, "--metric", metric, "--json")
+        assert minibert("evaluate", *words) == 0
+        by_hand = capsys.readouterr()
+        assert "by the rules of" not in by_hand.err
+        f1[metric] = json.loads(by_hand.out)["f1"]
+    assert f1["cmrc2018"] > 80 and f1["squad"] == float(printed.out.split()[3]) == 0
 
 
 def test_evaluate_refuses_an_out_that_is_a_file_before_it_reads_anything(

@@ -27,7 +27,7 @@ from numpy_checkpoint import TINY
 from tiny_qa import Tiny, has_gradient, records, results
 from torch import Tensor, nn
 
-from minibert import checkpoint, runs
+from minibert import checkpoint, distributed, runs
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering
 from minibert.optimization import Recipe, learning_rate, make_optimizer
@@ -557,6 +557,14 @@ def test_a_bar_of_many_hours_fits_80_columns(tiny: Tiny, monkeypatch: pytest.Mon
     assert "lr 3.0e-05 5%|" in shown and re.search(r"k?tok/s \d\d:\d\d:\d\d left", shown)
 
 
+def test_the_means_on_the_bar_begin_anew_with_each_epoch(tiny: Tiny) -> None:
+    training = tiny.training(epochs=2)
+    for _ in range(2):
+        training.train_epoch()
+        assert training.progress.epoch_sums["examples"] == len(training.task.lengths)
+        training.end_epoch()
+
+
 @pytest.mark.parametrize("terminal", ["stdout", "stderr", "neither"])
 def test_plain_lines_are_printed_where_stdout_or_stderr_is_no_terminal(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, terminal: str
@@ -655,6 +663,15 @@ def test_a_gpu_is_told_to_add_up_in_one_order(monkeypatch: pytest.MonkeyPatch, k
     runs.make_repeatable(torch.device(kind))
     assert told == ([True] if kind == "cuda" else [])
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if kind == "cuda" else None)
+
+
+def test_each_process_has_its_own_dropout(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    for number in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        tiny.training(seed=7)
+        seeds.append(torch.initial_seed())
+    assert seeds == [7, 8, 9]
 
 
 def test_every_example_is_learned_from_once_an_epoch(tiny: Tiny) -> None:

@@ -405,6 +405,20 @@ def test_a_directory_of_data_and_a_limit_of_questions(
     assert facts["data"]["train"]["file"] == str(folder / "train.json")
 
 
+@pytest.mark.parametrize("folder", [".", "last"])
+def test_a_run_may_be_what_another_starts_from(
+    tiny: Tiny, server: Forks, trained: Ended, tmp_path: Path, folder: str
+) -> None:
+    """Its head too: with hardly a step, it answers as the run does."""
+    weights = tiny.folder / "run" / folder
+    ended = server.run(tiny.arguments(tmp_path / "second", weights=weights, epochs=1, lr=1e-12))
+    assert ended.code == 0, ended.err
+    task = QATask(load_tokenizer(weights), SETTINGS, tiny.dev)
+    _, texts = task.evaluate(BertForQuestionAnswering.from_pretrained(weights))
+    assert json_of(tmp_path / "second/predictions.json") == json.loads(texts["predictions.json"])
+    assert json_of(tmp_path / "second/run.json")["settings"]["weights"] == str(weights)
+
+
 @pytest.mark.parametrize("flag", ["data", "train"])
 def test_of_a_single_file_every_tenth_context_is_held_out(
     tiny: Tiny, server: Forks, tmp_path: Path, flag: str

@@ -91,8 +91,7 @@ def choose_runs(starts_word: NDArray[np.bool_], draw: np.random.Generator) -> ND
     `starts_word` (T,) says which tokens begin a word; a piece may begin inside one. Returns (T,)
     bool; at least one token is hidden, and [CLS] and [SEP] never are.
     """
-    words = np.flatnonzero(starts_word[2:-1]) + 2  # where each word begins,
-    words = np.append(1, words)  # the first of them after [CLS],
+    words = np.append(1, np.flatnonzero(starts_word[2:-1]) + 2)  # where each word begins
     ends = np.append(words[1:], len(starts_word) - 1)  # and one past its last token
     hidden = np.zeros(len(starts_word), bool)
     goal = max(1, round(MASKED * (len(starts_word) - 2)))
@@ -160,8 +159,7 @@ class MaskedLMTask:
         """Loss (nats) and accuracy on the held-out pieces, the same places hidden each time."""
         model.eval()
         device = next(model.parameters()).device
-        sums = np.zeros(2)
-        draw = np.random.default_rng(0)
+        sums, draw = np.zeros(2), np.random.default_rng(0)
         for rows in sequential_batches([len(p.input_ids) for p in self.held_out], 64):
             batch = self.hide([self.held_out[row] for row in rows], draw)
             loss, right = self.loss(model, {name: x.to(device) for name, x in batch.items()})

@@ -61,7 +61,8 @@ def add_commands(commands: Any) -> None:
         "evaluate",
         help="score a trained model on a data set",
         description="Answers all questions of a data set and prints exact match and F1, in "
-        "percent, by the official rules. A run is asked as it was trained.",
+        "percent, by the official rules. A run is asked as it was trained, and scored by the rules "
+        "that it was scored by then.",
         epilog="example: minibert evaluate --model runs/squad --data squad --out scores",
     )
     evaluate.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
@@ -71,6 +72,10 @@ def add_commands(commands: Any) -> None:
     evaluate.add_argument(
         "--out", metavar="DIR", help="write eval.json, predictions.json, nbest.json and "
         "failures.jsonl (wrong answers the model was surest of) there"
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--metric", choices=METRICS, help="whose rules to score by (default: the run's; for a "
+        "checkpoint from elsewhere by the language)"
     )  # fmt: skip
     evaluate.add_argument("--json", action="store_true", help=JSON_HELP)
     add_device(evaluate)
@@ -161,7 +166,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     settings = reader.settings_for([question.context for question in dev.questions])
     print(dev.summary(), file=sys.stderr)
     usual = usual_metric(dev)
-    if usual != settings.metric:
+    if args.metric:
+        settings = settings._replace(metric=args.metric)
+    elif usual != settings.metric:
         print(
             f"note: scored by the rules of {settings.metric}, those that the run was scored by; "
             f"for these texts {usual}'s are usual",
