@@ -85,8 +85,7 @@ class Log:
         line = " ".join([self.place(), *words, f"lr {lr:.1e}"])
         self.bar_now.set_description_str(line, refresh=False)
         self.bar_now.update(tokens)
-        is_whole = progress.step % GROUP == 0 and progress.skipped == 0
-        if progress.group_sums and (is_whole or progress.batch == self.last):
+        if progress.group_sums and (progress.step % GROUP == 0 or progress.batch == self.last):
             self.group(lr)
 
     def group(self, lr: float) -> None:

@@ -102,8 +102,9 @@ def test_with_the_notebooks_mask_another_question_changes_nothing(tiny: Tiny) ->
         return torch.stack(logits)[:, :, start:]  # (2, B, n)
 
     hidden, seen = scores(ablation_qa.QuestionHidden), scores(BertForQuestionAnswering)
-    assert torch.equal(hidden[:, 0], hidden[:, 1])
-    assert not torch.equal(seen[:, 0], seen[:, 1])
+    # Not to the last bit: several threads may add up the two rows in another order.
+    torch.testing.assert_close(hidden[:, 0], hidden[:, 1], atol=1e-6, rtol=0.0)
+    assert (seen[:, 0] - seen[:, 1]).abs().max() > 1e-3
 
 
 class Points(torch.nn.Module):

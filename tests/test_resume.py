@@ -570,3 +570,11 @@ def test_lines_of_the_log_that_no_checkpoint_knows_are_written_once(
     last.log.write({"epoch": 1, "loss": 3.0})
     assert records(tiny.folder / "log") == [{"epoch": 1, "loss": 3.0}]
     assert last.progress.log_bytes == (tiny.folder / "log/metrics.jsonl").stat().st_size
+
+
+def test_a_log_that_was_removed_begins_anew(server: Forks, stopped: Path) -> None:
+    (stopped / "metrics.jsonl").write_text("")
+    assert resume(server, stopped).code == 0
+    rows = records(stopped)
+    assert [row["epoch"] for row in rows if "f1" in row][-1] == 2
+    assert all(row.keys() >= {"epoch"} for row in rows)

@@ -31,6 +31,7 @@ from minibert import checkpoint, distributed, runs
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering
 from minibert.optimization import Recipe, learning_rate, make_optimizer
+from minibert.report import Log
 from minibert.train import Training, choose_precision
 
 
@@ -579,6 +580,26 @@ def test_plain_lines_are_printed_where_stdout_or_stderr_is_no_terminal(
     assert re.search(rf"end {row['end']:.3f}  [\d,]+ tokens/s  \d\d:\d\d left$", step)
     assert evaluation.startswith(f"epoch 1  exact_match {scores['exact_match']:#.4g}  f1")
     assert ("\r" in err.getvalue()) is (terminal == "stderr")
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_the_time_left_is_that_of_the_tokens_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], done: int
+) -> None:
+    """At a token a second, and also where a resumed run begins inside the epoch."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("minibert.report.GROUP", 1)
+    batches = [[0, 1], [2, 3], [4, 5]]
+    progress = checkpoint.Progress(batch=done, step=done)
+    log = Log(tmp_path, progress, [10, 10, 15, 15, 20, 20], epochs=1)
+    with log.bar(batches):
+        for examples in batches[done:]:
+            clock[0] += sum(log.lengths[i] for i in examples)
+            progress.step, progress.batch = progress.step + 1, progress.batch + 1
+            log.step(examples, {"loss": 2.0}, 1e-3)
+    ends = [line.split("  ", 4)[4] for line in capsys.readouterr().out.splitlines()]
+    assert ends == [f"1 tokens/s  {left} left" for left in ("01:10", "00:40", "00:00")[done:]]
 
 
 def test_metrics_have_a_line_for_each_20_steps_the_rest_and_each_evaluation(tiny: Tiny) -> None:

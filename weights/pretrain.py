@@ -164,7 +164,6 @@ class MaskedLMTask:
             batch = self.hide([self.held_out[row] for row in rows], draw)
             loss, right = self.loss(model, {name: x.to(device) for name, x in batch.items()})
             sums += float(loss), float(right["accuracy"])
-        model.train()
         loss, accuracy = sums / len(self.held_out)
         return {"loss": loss, "accuracy": accuracy, "pieces": len(self.held_out)}, {}
 
