@@ -598,6 +598,25 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path) -> Non
 # The task.
 
 
+def test_a_batch_holds_its_windows_and_where_the_answers_stand_in_them(tiny: Tiny) -> None:
+    task = tiny.task()
+    examples = [3, 0, 17, 4]
+    batch = task.batch(examples)
+    starts, ends = batch["start_positions"].tolist(), batch["end_positions"].tolist()
+    assert any(starts) and len(examples) == len(starts) == len(ends)
+    for i, example in enumerate(examples):
+        window = task.windows.windows[example]
+        n = len(window.input_ids)
+        assert batch["input_ids"][i, :n].tolist() == window.input_ids.tolist()
+        assert int(batch["attention_mask"][i].sum()) == n
+        assert (starts[i], ends[i]) == (window.start_position, window.end_position)
+        if ends[i]:  # the answers are three characters, and so three tokens, long
+            assert ends[i] - starts[i] == 2
+            answer = task.windows.questions[window.question].answers[0].text
+            tokens = batch["input_ids"][i, starts[i] : ends[i] + 1].tolist()
+            assert "".join(map(task.tokenizer.id_to_token, tokens)) == answer
+
+
 def test_the_loss_of_a_window_does_not_depend_on_the_padding_beside_it(tiny: Tiny) -> None:
     model = BertForQuestionAnswering.from_pretrained(tiny.weights)
     task = tiny.task()
