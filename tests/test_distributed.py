@@ -188,11 +188,15 @@ def test_every_example_is_computed_once_and_files_are_written_by_one_process(
 def test_two_processes_that_were_killed_go_on_to_the_same_end(
     tiny: Tiny, server: Forks, whole: Ended
 ) -> None:
-    run, arguments = tiny.folder / "killed", tiny.arguments("killed")
-    for share in (0.2, 0.5, 0.3):
+    run, arguments, kills = tiny.folder / "killed", tiny.arguments("killed"), 0
+    for share in (0.2, 0.4, 0.3):
         ended = server.run(arguments, processes=2, send=signal.SIGKILL, after=share * whole.seconds)
-        assert ended.codes == [-signal.SIGKILL] * 2
         arguments = ["--resume", str(run)]
+        if ended.codes == [0, 0]:  # the machine has less to do than when `whole` was timed
+            break
+        assert ended.codes == [-signal.SIGKILL] * 2
+        kills += 1
+    assert kills
     assert server.run(arguments, processes=2).codes == [0, 0]
     assert results(run) == results(tiny.folder / "whole")
     states = load_file(checkpoint.found(run)[-1] / "random.safetensors")
