@@ -118,11 +118,8 @@ def tidy(run: Path) -> None:
     with suppress(OSError):  # what cannot be removed does no harm
         for old in found(run)[:-KEPT]:
             discard(old)
-        for part in run.rglob(".*.part"):
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink()
+        for part in list(run.rglob(".*.part")):  # one may be inside another
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def found(run: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -184,17 +185,21 @@ def write_json(path: Path, value: Any) -> None:
 def write_whole(writes: Mapping[Path, Write]) -> None:
     """Writes files that belong together, each of them whole.
 
-    All are written under temporary names and synced to the disk before the first is renamed, so
-    a full disk changes nothing. A reader sees every file either as it was or as it will be.
+    All are written into folders of their own and synced to the disk before the first is renamed,
+    so a full disk changes nothing. A reader sees every file either as it was or as it will be. A
+    process that is killed leaves such a folder, `.NAME.PID.part`, with all that safetensors has
+    in it: it writes under a temporary name, too.
 
     Raises:
         UserError: the disk is full, the folder may not be written to, and the like.
     """
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writes}
+    parts = {
+        path: path.with_name(f".{path.name}.{os.getpid()}.part") / path.name for path in writes
+    }
     kept = "what was there is kept"
     try:
         for path, write in writes.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].parent.mkdir(parents=True, exist_ok=True)
             parts[path].touch()
             rights = parts[path].stat().st_mode
             write(parts[path])
@@ -208,8 +213,7 @@ def write_whole(writes: Mapping[Path, Write]) -> None:
         raise UserError(f"{path} could not be written: {error}; {kept}") from None
     finally:
         for part in parts.values():
-            with suppress(OSError):  # it was renamed, or never came to be
-                part.unlink()
+            shutil.rmtree(part.parent, ignore_errors=True)
     for folder in {path.parent for path in writes}:
         sync_folder(folder)
 

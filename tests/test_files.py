@@ -347,7 +347,7 @@ def test_weights_and_config_are_renamed_together(
 
     def watched(value: Any) -> files.Write:
         def run(path: Path) -> None:
-            states.append(content(saved)[NAME])
+            states.append((saved / NAME).read_bytes())
             write(value)(path)
 
         return run

@@ -111,7 +111,8 @@ def kill_at(module: str, name: str, number: str) -> None:
 
 
 def tear(number: str) -> None:
-    """A patch: the nth tensor file of this life is half written when the process is killed."""
+    """A patch: the nth tensor file of this life is half written when the process is killed, under
+    the temporary name that safetensors gives it."""
     files = import_module("minibert.files")
     original, calls = files.save_file, itertools.count(1)
 
@@ -119,6 +120,7 @@ def tear(number: str) -> None:
         original(tensors, path, metadata=metadata)
         if next(calls) == int(number):
             os.truncate(path, path.stat().st_size // 2)
+            path.rename(path.with_name(".tmpQ1w2E3"))
             os.kill(os.getpid(), signal.SIGKILL)
 
     files.save_file = torn
@@ -171,6 +173,7 @@ MOMENTS = {
     "in a save, while an old one is removed": (("test_resume", "half_removed"), (0, 10)),
     "in the evaluation": (die("minibert.qa.task", "answer"), (0, 10)),
     "when its scores are in the log": (die("minibert.train", "Training.keep"), (0, 10)),
+    "inside the last model's tensors": (("test_resume", "tear", "1"), (0, 10)),
     "inside the last model": (die("minibert.tokenizer", "write_whole", 1), (0, 10)),
     "between the best model and its answers": (die("minibert.files", "write_whole", 3), (0, 10)),
     "before the checkpoint of an epoch's end": (die("minibert.checkpoint", "write", 1), (0, 10)),
@@ -508,10 +511,14 @@ def test_two_checkpoints_are_kept(tiny: Tiny, quick: None, monkeypatch: pytest.M
 def test_what_a_killed_process_was_writing_is_cleared_away(
     tiny: Tiny, server: Forks, whole: Ended, stopped: Path
 ) -> None:
-    (stopped / ".model.safetensors.77.part").write_bytes(b"half")
-    part = stopped / "checkpoints" / ".0001-0000009.part"
-    part.mkdir()
-    (part / "model.safetensors").write_bytes(b"half")
+    for part in (
+        *(".model.safetensors.77.part", "last/.model.safetensors.77.part"),
+        "checkpoints/.0001-0000009.part",
+        "checkpoints/.0001-0000009.part/.model.safetensors.77.part",
+        "checkpoints/.0000-0000003.old.part",
+    ):
+        (stopped / part).mkdir()
+        (stopped / part / ".tmpQ1w2E3").write_bytes(b"half")
     assert resume(server, stopped).code == 0
     assert_whole(tiny, stopped)
 

@@ -577,8 +577,8 @@ def test_what_stands_in_the_way_of_a_run_is_left_as_it_is(
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
     assert (mine / "thesis.txt").read_text() == "five years of work"
     # An empty directory is fine, and one in which a process was killed as it began.
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun/.run.json.99.part").write_text("{")
+    (tmp_path / "begun/.run.json.99.part").mkdir(parents=True)
+    (tmp_path / "begun/.run.json.99.part/run.json").write_text("{")
     assert server.run(tiny.arguments(tmp_path / "begun", epochs=1)).code == 0
 
 
