@@ -9,6 +9,10 @@ from pathlib import Path
 
 import parity_cases
 import pytest
+import torch
+from forked import Ended, Forks, forks
+from tiny import Folder
+from tiny_qa import Tiny
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -52,6 +56,35 @@ def case(request: pytest.FixtureRequest) -> parity_cases.Case:
     """The case that a test names: parametrize("case", ["chinese", …], indirect=True)."""
     found: parity_cases.Case = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session")
+def server() -> Forks:
+    """Runs `train_qa.py` in processes of its own."""
+    return forks()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Folder, server: Forks) -> Ended:
+    """A run in `tiny.folder / "run"`."""
+    ended = server.run(tiny.arguments("run"))
+    assert ended.code == 0, ended.err
+    return ended
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No waiting for the disk, and one thread: the models are too small to be worth a second."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

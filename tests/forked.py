@@ -39,6 +39,14 @@ class Ended(NamedTuple):
         return self.codes[0]
 
 
+def error_of(ended: Ended) -> str:
+    """The one sentence that a user's mistake gets."""
+    assert ended.code == 2, ended.err
+    assert "Traceback" not in ended.err[0]
+    (error,) = [line for line in ended.err[0].splitlines() if line.startswith("error: ")]
+    return error
+
+
 class Forks:
     """The server, from a test's side."""
 

@@ -33,11 +33,6 @@ def question(name: str, text: str, context: str, *answers: tuple[str, int]) -> Q
     return Question(name, text, context, found, tuple(a.text for a in found), False, "", "1.1")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("bench"))
-
-
 @pytest.fixture
 def vocabulary(tmp_path: Path) -> Tokenizer:
     entries = [*SPECIAL.values(), *"年月天地abc", "##b", "##c", "1963", "##x"]

@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from tiny_cls import VOCABULARY, write_model
+from tiny import write_model
+from tiny_cls import CONFIG, VOCABULARY
 from tokenizers import Tokenizer
 
 from minibert.batches import length_grouped_batches, token_efficiency
@@ -18,7 +19,8 @@ from minibert.tokenizer import load_tokenizer
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return load_tokenizer(write_model(tmp_path_factory.mktemp("weights")))
+    weights = tmp_path_factory.mktemp("weights")
+    return load_tokenizer(write_model(weights, CONFIG, VOCABULARY, dropout=0.0))
 
 
 def tokens(ids: list[int]) -> list[str]:

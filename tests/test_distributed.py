@@ -17,25 +17,16 @@ from typing import Any
 
 import pytest
 import torch
-from forked import Ended, Forks, forks
+from forked import Ended, Forks
 from safetensors.torch import load_file
-from tiny_qa import SETTINGS, Tiny, has_gradient, records, results
+from tiny import assert_learned_the_same, records
+from tiny_qa import SETTINGS, Tiny, results
 
 from minibert import checkpoint
 from minibert.batches import length_grouped_batches
 from minibert.errors import UserError
 from minibert.qa.windows import make_windows
 from minibert.tokenizer import load_tokenizer
-
-
-@pytest.fixture(scope="module")
-def server() -> Forks:
-    return forks()
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +62,7 @@ def test_without_dropout_the_losses_are_those_of_one_process(
     one = server.run(calm.arguments(names[0], **flags))
     several = server.run(calm.arguments(names[1], **flags), processes=processes)
     assert one.codes == [0] and several.codes == [0] * processes, several.err
-    rows, wanted = (records(calm.folder / name) for name in reversed(names))
-    assert len(rows) == len(wanted) >= 4
-    for row, other in zip(rows, wanted, strict=True):
-        assert row == pytest.approx(other, rel=2e-4)
-    ours, theirs = (load_file(calm.folder / name / "model.safetensors") for name in names)
-    for name in filter(has_gradient, theirs):
-        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=0)
+    assert_learned_the_same(calm.folder / names[1], calm.folder / names[0])
     assert json.loads((calm.folder / names[1] / "run.json").read_text())["processes"] == processes
 
 

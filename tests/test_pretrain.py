@@ -10,7 +10,8 @@ import numpy as np
 import pretrain
 import pytest
 import torch
-from tiny_qa import CHARACTERS, write_model, write_questions
+from tiny import write_model
+from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 from tokenizers import Tokenizer
 
 from minibert.fill_mask import fill_mask
@@ -23,7 +24,7 @@ from minibert.train import Training
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, and a text of two lines that come again and again."""
     folder = tmp_path_factory.mktemp("pretrain")
-    write_model(folder / "weights", dropout=0.0)
+    write_model(folder / "weights", CONFIG, VOCABULARY, dropout=0.0)
     lines = [CHARACTERS[:16], CHARACTERS[16:32]] * 160
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder

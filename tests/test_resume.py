@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -19,25 +18,14 @@ from typing import Any
 
 import pytest
 import torch
-from forked import Ended, Forks, forks
-from tiny_qa import Tiny, records, results
+from forked import Ended, Forks, error_of
+from tiny import killed_runs, records
+from tiny_qa import Tiny, results
 from torch import Tensor
 
 from minibert import checkpoint
 from minibert.errors import UserError
 from minibert.train import Training
-
-N_KILLS = 20
-
-
-@pytest.fixture(scope="module")
-def server() -> Forks:
-    return forks()
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +117,8 @@ def tear(number: str) -> None:
 def test_killed_at_20_random_times_it_comes_to_the_same_end_byte_for_byte(
     tiny: Tiny, server: Forks, whole: Ended
 ) -> None:
-    draw = random.Random(20)
-    kills, runs = 0, 0
-    while kills < N_KILLS:
-        runs += 1
-        arguments = tiny.arguments(f"killed-{runs}")
-        code: int | None = None
-        while code != 0:
-            send = signal.SIGKILL if kills < N_KILLS else 0
-            ended = server.run(arguments, send=send, after=draw.uniform(0, 0.4 * whole.seconds))
-            code = ended.code
-            assert code in (0, -signal.SIGKILL), ended.err
-            kills += code != 0
-            arguments = ["--resume", str(tiny.folder / f"killed-{runs}")]
-        assert_whole(tiny, tiny.folder / f"killed-{runs}")
+    for run in killed_runs(server, tiny, kills=20, seconds=whole.seconds, seed=20):
+        assert_whole(tiny, run)
 
 
 def half_removed() -> None:
@@ -240,16 +216,6 @@ def test_stopped_after_any_step_it_goes_on_in_every_precision(
     again.go()
     assert again.progress.step == (18 if precision == "fp16" else 20)
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For runs in this process: no waiting for the disk, and one thread."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Stopped.
@@ -551,10 +517,8 @@ def test_a_full_disk_is_one_sentence_and_nothing_saved_is_lost(
     before = {folder.name: tree(folder) for folder in checkpoint.found(run)}
     best = tree(run / "last") | {"model": tree(run)["model.safetensors"]}
     ended = resume(server, run)
-    assert ended.code == 2, ended.err
-    (error,) = [line for line in ended.err[0].splitlines() if line.startswith("error:")]
+    error = error_of(ended)
     assert "could not be written" in error and "No space left" in error
-    assert "Traceback" not in ended.err[0]
     assert {folder.name: tree(folder) for folder in checkpoint.found(run)} == before
     assert tree(run / "last") | {"model": tree(run)["model.safetensors"]} == best
     (small_disk / "ballast").unlink()

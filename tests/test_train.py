@@ -24,7 +24,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy_checkpoint import TINY
-from tiny_qa import Tiny, has_gradient, records, results
+from tiny import has_gradient, records
+from tiny_qa import Tiny, results
 from torch import Tensor, nn
 
 from minibert import checkpoint, distributed, runs
@@ -34,15 +35,7 @@ from minibert.optimization import Recipe, learning_rate, make_optimizer
 from minibert.report import Log
 from minibert.train import Training, choose_precision
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No waiting for the disk, and one thread: the models are too small to be worth a second."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
@@ -86,8 +79,7 @@ def spoil(training: Training, change: Callable[[int, Tensor], Tensor]) -> None:
 
 def plain_loop(tiny: Tiny, training: Training, n: int) -> tuple[list[float], nn.Module]:
     """The first n steps of a training as anybody would write them: losses, and the model."""
-    torch.manual_seed(0)
-    model = BertForQuestionAnswering.from_pretrained(tiny.weights)
+    model = tiny.model()
     norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
     no_decay = {id(p) for m in norms for p in m.parameters()}
     no_decay |= {id(m.bias) for m in model.modules() if isinstance(m, nn.Linear)}

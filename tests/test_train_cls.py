@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -22,12 +21,17 @@ from typing import Any
 
 import pytest
 import torch
-from forked import Ended, Forks, forks
+from forked import Ended, Forks, error_of, forks
 from hub_server import FakeHub
 from numpy_checkpoint import TINY, write_checkpoint
 from safetensors.torch import load_file
-from tiny_cls import LABELS, RESULTS, SETTINGS, TinyCls, write_texts
-from tiny_qa import records
+from tiny import (
+    assert_learned_the_same,
+    assert_padding_does_not_matter,
+    json_of,
+    killed_runs,
+)
+from tiny_cls import LABELS, RESULTS, SETTINGS, TinyCls, results, write_texts
 
 import train_cls
 from minibert import checkpoint, datasets
@@ -58,23 +62,6 @@ def server() -> Server:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCls:
     return TinyCls(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def trained(tiny: TinyCls, server: Server) -> Ended:
-    """A run in `tiny.folder / "run"`."""
-    ended = server.run(tiny.arguments("run"))
-    assert ended.code == 0, ended.err
-    return ended
-
-
-def json_of(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def results(run: Path) -> dict[str, Any]:
-    """All that two equal runs have in common, to be compared."""
-    return {name: (run / name).read_bytes() for name in RESULTS} | {"metrics": records(run)}
 
 
 # The command of the README.
@@ -389,20 +376,8 @@ def test_a_small_bert_learns_the_rule(tmp_path: Path) -> None:
 def test_killed_at_random_times_it_comes_to_the_same_end_byte_for_byte(
     tiny: TinyCls, server: Server, trained: Ended
 ) -> None:
-    draw = random.Random(4)
-    kills, runs = 0, 0
-    while kills < 4:
-        runs += 1
-        arguments = tiny.arguments(f"killed-{runs}")
-        code: int | None = None
-        while code != 0:
-            send = signal.SIGKILL if kills < 4 else 0
-            ended = server.run(arguments, send=send, after=draw.uniform(0, 0.4 * trained.seconds))
-            code = ended.code
-            assert code in (0, -signal.SIGKILL), ended.err
-            kills += code != 0
-            arguments = ["--resume", str(tiny.folder / f"killed-{runs}")]
-        assert results(tiny.folder / f"killed-{runs}") == results(tiny.folder / "run")
+    for run in killed_runs(server, tiny, kills=4, seconds=trained.seconds, seed=4):
+        assert results(run) == results(tiny.folder / "run")
 
 
 def test_stopped_it_says_how_to_go_on_and_does(
@@ -451,14 +426,7 @@ def test_two_processes_learn_what_one_learns(
     one = server.run(calm.arguments("one"))
     two = server.run(calm.arguments("two"), processes=2)
     assert one.codes == [0] and two.codes == [0, 0], two.err
-    rows, wanted = (records(calm.folder / name) for name in ("two", "one"))
-    assert len(rows) == len(wanted) >= 4
-    for row, other in zip(rows, wanted, strict=True):
-        assert row == pytest.approx(other, rel=2e-4)
-    ours, theirs = (load_file(calm.folder / name / "model.safetensors") for name in ("two", "one"))
-    for name in theirs:
-        if not name.endswith("key.bias"):  # moves no loss: its gradient is rounding noise
-            torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=0)
+    assert_learned_the_same(calm.folder / "two", calm.folder / "one")
     assert rows_of(calm.folder / "two/predictions.tsv")[0]["label"] in LABELS
     assert json_of(calm.folder / "two/run.json")["processes"] == 2
     assert "text: column 1 'sentence'" not in two.err[1]  # the main process alone says it
@@ -492,12 +460,7 @@ def test_a_head_is_taken_over_if_it_is_for_the_same_classes(
 
 def test_the_loss_of_a_text_does_not_depend_on_the_padding_beside_it(tiny: TinyCls) -> None:
     model, task = tiny.model(), tiny.task()
-    by_length = sorted(range(len(task.lengths)), key=lambda i: task.lengths[i])
-    examples = [by_length[0], by_length[-1], by_length[10]]
-    total, right = task.loss(model, task.batch(examples))
-    alone = [task.loss(model, task.batch([i])) for i in examples]
-    assert total.item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-5)
-    assert int(right["accuracy"]) == sum(int(r["accuracy"]) for _, r in alone)
+    examples = assert_padding_does_not_matter(model, task)
     batch = task.batch(examples)
     assert [LABELS[i] for i in batch["labels"].tolist()] == [
         tiny.train.examples[i].label for i in examples
@@ -516,14 +479,6 @@ def test_probabilities_come_in_the_order_of_the_texts(tiny: TinyCls) -> None:
 
 
 # Mistakes.
-
-
-def error_of(ended: Ended) -> str:
-    """The one sentence that a user's mistake gets."""
-    assert ended.code == 2, ended.err
-    assert "Traceback" not in ended.err[0]
-    (error,) = [line for line in ended.err[0].splitlines() if line.startswith("error: ")]
-    return error
 
 
 @pytest.mark.parametrize(

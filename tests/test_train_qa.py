@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forked import Ended, Forks, forks
+from forked import Ended, Forks, error_of
 from hub_server import FakeHub
 from numpy_checkpoint import CHINESE, TINY, write_checkpoint
+from tiny import assert_padding_does_not_matter, json_of
 from tiny_qa import RESULTS, SETTINGS, Tiny, results, write_questions
 
 import train_qa
@@ -41,28 +42,6 @@ from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def server() -> Forks:
-    return forks()
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def trained(tiny: Tiny, server: Forks) -> Ended:
-    """A run in `tiny.folder / "run"`."""
-    ended = server.run(tiny.arguments("run"))
-    assert ended.code == 0, ended.err
-    return ended
-
-
-def json_of(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # The command of the README.
@@ -504,14 +483,6 @@ def test_questions_without_an_answer_get_a_threshold_and_their_own_scores(
 # Mistakes.
 
 
-def error_of(ended: Ended) -> str:
-    """The one sentence that a user's mistake gets."""
-    assert ended.code == 2, ended.err
-    assert "Traceback" not in ended.err[0]
-    (error,) = [line for line in ended.err[0].splitlines() if line.startswith("error: ")]
-    return error
-
-
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -620,13 +591,7 @@ def test_a_batch_holds_its_windows_and_where_the_answers_stand_in_them(tiny: Tin
 def test_the_loss_of_a_window_does_not_depend_on_the_padding_beside_it(tiny: Tiny) -> None:
     model = BertForQuestionAnswering.from_pretrained(tiny.weights)
     task = tiny.task()
-    by_length = sorted(range(len(task.lengths)), key=lambda i: task.lengths[i])
-    examples = [by_length[0], by_length[-1], by_length[10]]
-    total, right = task.loss(model, task.batch(examples))
-    alone = [task.loss(model, task.batch([i])) for i in examples]
-    assert total.item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-5)
-    for name in ("start", "end"):
-        assert int(right[name]) == sum(int(r[name]) for _, r in alone)
+    examples = assert_padding_does_not_matter(model, task)
     # And a score at a place of padding counts for nothing, however high.
     logits = model(**{k: v for k, v in task.batch(examples).items() if "positions" not in k})
     loud = [x.clone() for x in logits]

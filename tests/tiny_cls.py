@@ -7,28 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy_checkpoint import TINY, write_checkpoint
+from numpy_checkpoint import TINY
+from tiny import FILES, Folder, contents, write_model
 
 from minibert.cls.reading import TextSet, read_texts
 from minibert.cls.task import ClsSettings, ClsTask, load_model
 from minibert.model import BertForSequenceClassification
-from minibert.optimization import Recipe
 from minibert.tokenizer import SPECIAL, load_tokenizer
-from minibert.train import Training
 
 WORDS = [f"w{i}" for i in range(30)]
 VOCABULARY = [*SPECIAL.values(), *WORDS]
 CONFIG = TINY | {"vocab_size": len(VOCABULARY), "max_position_embeddings": 24}
-SETTINGS = ClsSettings(max_length=20, head_tail=False)
+LENGTHS = {"max_length": 20}
+SETTINGS = ClsSettings(**LENGTHS, head_tail=False)
 LABELS = ["even", "odd"]
-
-
-def write_model(directory: Path, dropout: float = 0.1, **overrides: Any) -> Path:
-    """A checkpoint to start from."""
-    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    write_checkpoint(directory, CONFIG | rates | overrides)
-    (directory / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    return directory
 
 
 def write_texts(path: Path, n: int, seed: int = 0, labels: bool = True) -> Path:
@@ -43,14 +35,14 @@ def write_texts(path: Path, n: int, seed: int = 0, labels: bool = True) -> Path:
     return path
 
 
-class TinyCls:
-    """A folder with a model and data, and trainings of them in this process."""
+class TinyCls(Folder):
+    """Of n texts to train on."""
 
     def __init__(self, folder: Path, n: int = 39, dropout: float = 0.1) -> None:
-        self.folder = folder
-        self.weights = write_model(folder / "weights", dropout)
-        self.train = read_texts(write_texts(folder / "train.tsv", n, seed=1))
-        self.dev = read_texts(write_texts(folder / "dev.tsv", 24, seed=2), like=self.train)
+        weights = write_model(folder / "weights", CONFIG, VOCABULARY, dropout)
+        train = read_texts(write_texts(folder / "train.tsv", n, seed=1))
+        dev = read_texts(write_texts(folder / "dev.tsv", 24, seed=2), like=train)
+        super().__init__(folder, weights, train, dev, LENGTHS)
 
     def task(self, train: TextSet | None = None, settings: ClsSettings = SETTINGS) -> ClsTask:
         tokenizer = load_tokenizer(self.weights)
@@ -60,36 +52,11 @@ class TinyCls:
         torch.manual_seed(0)
         return load_model(self.weights, LABELS)
 
-    def training(self, run: str = "run", **recipe: Any) -> Training:
-        (self.folder / run).mkdir(exist_ok=True)
-        usual = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "save_every": 3}
-        return Training(self.model(), self.task(), Recipe(**(usual | recipe)), self.folder / run)
-
-    def arguments(self, run: str | Path = "run", **flags: Any) -> list[str]:
-        """The same as a command line for `train_cls.py`."""
-        settings = {
-            "train": self.train.path,
-            "dev": self.dev.path,
-            "weights": self.weights,
-            "out": self.folder / run,
-            "epochs": 2,
-            "batch_size": 4,
-            "lr": 1e-3,
-            "save_every": 3,
-            "precision": "fp32",
-            "max_length": SETTINGS.max_length,
-        } | flags
-        return [
-            word
-            for name, value in settings.items()
-            if value is not None
-            for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
-        ]
-
 
 # What a run leaves that must not depend on whether it was stopped on the way.
-RESULTS = (
-    *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
-    *("predictions.tsv", "failures.tsv", "eval.json", "confusion.svg", "curves.svg"),
-    *("last/model.safetensors", "last/config.json", "last/vocab.txt"),
-)
+RESULTS = (*FILES, "predictions.tsv", "failures.tsv", "confusion.svg")
+
+
+def results(run: Path) -> dict[str, Any]:
+    """All that two equal runs have in common, to be compared."""
+    return contents(run, RESULTS)
