@@ -1,8 +1,9 @@
-"""A Hugging Face hub on 127.0.0.1 with made-up repositories, for the library that downloads.
+"""A Hugging Face hub on 127.0.0.1 with made-up repositories, for the library that downloads; and a
+plain web server, for data.
 
-It answers what huggingface_hub asks for: which commit `main` is, the files of a commit, and each
-file with the headers that its cache is built from. As on the real hub, an old name redirects to the
-one with its organisation, and a large file redirects to another host, here `localhost`.
+The hub answers what huggingface_hub asks for: which commit `main` is, the files of a commit, and
+each file with the headers that its cache is built from. As on the real hub, an old name redirects
+to the one with its organisation, and a large file redirects to another host, here `localhost`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,27 @@ import hashlib
 import json
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin")
+
+
+@contextmanager
+def serve_files(folder: Path) -> Iterator[str]:
+    """The address of a web server that has the files of a folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        try:
+            yield f"http://127.0.0.1:{httpd.server_port}"
+        finally:
+            httpd.shutdown()
 
 
 class FakeHub(ThreadingHTTPServer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 from huggingface_hub import try_to_load_from_cache
 from numpy_checkpoint import TINY, numpy_tensors, write_checkpoint
+from typed import Stdin
 
 from minibert import cli, hub
 from minibert.errors import UserError
@@ -130,7 +130,7 @@ def test_a_dash_reads_the_text_from_stdin(
     checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, expected, _ = run("fill-mask", TEXT, "--weights", checkpoint)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"  {TEXT}\n".encode())))
+    monkeypatch.setattr(sys, "stdin", Stdin(f"  {TEXT}\n".encode()))
     assert run("fill-mask", "-", "--weights", checkpoint) == (0, expected, "")
 
 
@@ -219,8 +219,7 @@ def test_a_text_that_is_no_unicode_is_refused(
 ) -> None:
     text = os.fsdecode("中国[MASK]".encode("gb18030"))  # what Python makes of such an argument
     assert "not valid UTF-8" in error_of(run("fill-mask", text, "--weights", checkpoint))
-    stdin = io.TextIOWrapper(io.BytesIO("中国[MASK]".encode("gb18030")), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdin", stdin)
+    monkeypatch.setattr(sys, "stdin", Stdin("中国[MASK]".encode("gb18030")))
     assert "not valid UTF-8" in error_of(run("fill-mask", "-", "--weights", checkpoint))
 
 

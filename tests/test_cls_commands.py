@@ -6,7 +6,6 @@ the mean of all tokens, and what is more of it is the class; where there is neit
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy_checkpoint import TINY, numpy_tensors, write_checkpoint
-from typed import Capture, fails, minibert
+from typed import Capture, Stdin, fails, minibert
 
 from minibert.cls.classify import load_classifier
 from minibert.cls.commands import SHOWN_FLIPS
@@ -26,13 +25,6 @@ from minibert.cls.reading import read_texts
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = [*SPECIAL, "good", "bad", "a", "film", "not", "so", "but", ".", "!"]
 CONFIG = TINY | {"vocab_size": len(VOCABULARY), "max_position_embeddings": 40}
-
-
-class Stdin(io.TextIOWrapper):
-    """Standard input that is no terminal."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(io.BytesIO(text.encode()), encoding="utf-8")
 
 
 def judge(folder: Path, *, lower_case: bool = False, **run: Any) -> Path:
@@ -108,7 +100,7 @@ def test_files_stdin_and_tables(
     from_file = json.loads(capsys.readouterr().out)
     assert [v["text"] for v in from_file] == ["a good, film", "a bad film"]
     assert [v["label"] for v in from_file] == ["good", "bad"]
-    monkeypatch.setattr(sys, "stdin", Stdin(lines))
+    monkeypatch.setattr(sys, "stdin", Stdin(lines.encode()))
     assert minibert(*command, "-") == 0
     assert json.loads(capsys.readouterr().out) == from_file
     table = tmp_path / "test.tsv"
@@ -122,10 +114,10 @@ def test_files_stdin_and_tables(
 def test_it_asks_until_an_empty_line_and_an_error_does_not_end_it(
     model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Stdin("a good film\nbad\n\nnot read\n"))
+    monkeypatch.setattr(sys, "stdin", Stdin(b"a good film\nbad\n\nnot read\n"))
     assert minibert("classify", "--model", model) == 0
     assert capsys.readouterr().out.count("label        ") == 2
-    monkeypatch.setattr(sys, "stdin", Stdin("good\tbad\nbad\n"))
+    monkeypatch.setattr(sys, "stdin", Stdin(b"good\tbad\nbad\n"))
     pair_free = judge(model.parent / "single", **run_facts())
     assert minibert("classify", "--model", pair_free, "--json") == 0
     captured = capsys.readouterr()
@@ -144,7 +136,7 @@ def test_pairs_are_given_with_pair_or_a_tab(
         ("a film", "so bad", "bad"),
         ("good", "a film", "good"),
     ]
-    monkeypatch.setattr(sys, "stdin", Stdin("a film\tso bad\n"))
+    monkeypatch.setattr(sys, "stdin", Stdin(b"a film\tso bad\n"))
     assert minibert(*command) == 0
     assert json.loads(capsys.readouterr().out)["pair"] == "so bad"
     assert "trained on pairs of texts, but the text has no second" in fails(capsys, *command, "a")

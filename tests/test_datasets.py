@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import http.server
 import io
@@ -19,6 +18,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import pytest
+from hub_server import serve_files
 
 from minibert import datasets, download
 from minibert.datasets import MANIFEST, Archive, Source, blob_id, find
@@ -511,16 +511,9 @@ def zipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes],
     def find_in(content: bytes) -> dict[str, Path]:
         (tmp_path / "www/glue").mkdir(parents=True, exist_ok=True)
         (tmp_path / "www/glue/tiny.zip").write_bytes(content)
-        handler = functools.partial(
-            http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "www")
-        )
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-            threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}).start()
-            monkeypatch.setenv("MINIBERT_DATA_URL", f"http://127.0.0.1:{httpd.server_port}")
-            try:
-                return find("tiny", ("train", "dev", "test"), wait=0.01)
-            finally:
-                httpd.shutdown()
+        with serve_files(tmp_path / "www") as url:
+            monkeypatch.setenv("MINIBERT_DATA_URL", url)
+            return find("tiny", ("train", "dev", "test"), wait=0.01)
 
     return find_in
 

@@ -37,6 +37,13 @@ def mutate(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(from_pretrained))
 
 
+def broken(case: Case, name: str = "small") -> list[str]:
+    """What no longer agrees with the stored reference, in the order in which it is computed."""
+    reference, facts = stored.load(name)
+    measures = measure.forward(case, reference, facts["eager-sdpa"])
+    return [m.what for m in measures if not m.holds]
+
+
 def encoder(model: Any) -> Any:
     return getattr(model, "bert", model)
 
@@ -98,13 +105,11 @@ def test_a_fault_in_layer_2_is_seen_first_in_layer_2(
     small: Case, monkeypatch: pytest.MonkeyPatch, mutation: Mutation
 ) -> None:
     mutate(monkeypatch, mutation)
-    reference, facts = stored.load("small")
-    measures = measure.forward(small, reference, facts["eager-sdpa"])
+    seen = broken(small)
     for path in ("fast", "explicit"):
-        broken = [m.what for m in measures if m.what.startswith(path) and not m.holds]
-        assert broken[0] == f"{path} hidden_states.2"
+        assert next(what for what in seen if what.startswith(path)) == f"{path} hidden_states.2"
     if mutation is swap_query_and_key_bias:
-        assert "explicit attentions.2" in broken
+        assert "explicit attentions.2" in seen
 
 
 def eps_of_1e_5(model: Any) -> None:
@@ -180,9 +185,7 @@ def test_a_fault_elsewhere_is_seen_first_where_it_is(
     case: Case, monkeypatch: pytest.MonkeyPatch, mutation: Mutation, first: str
 ) -> None:
     mutate(monkeypatch, mutation)
-    reference, facts = stored.load("small")
-    broken = [m.what for m in measure.forward(case, reference, facts["eager-sdpa"]) if not m.holds]
-    assert broken[0] == f"fast {first}"
+    assert broken(case)[0] == f"fast {first}"
 
 
 def hide_one_token_too_many(mask: Tensor | None) -> Tensor | None:
@@ -207,11 +210,9 @@ def test_a_mask_that_is_off_by_one_or_forgotten_is_seen_in_the_first_layer(
     small: Case, monkeypatch: pytest.MonkeyPatch, mask: Callable[[Tensor | None], Tensor | None]
 ) -> None:
     monkeypatch.setattr(minibert.model, "visible_tokens", mask)
-    reference, facts = stored.load("small")
-    measures = measure.forward(small, reference, facts["eager-sdpa"])
+    seen = broken(small)
     for path in ("fast", "explicit"):
-        broken = [m.what for m in measures if m.what.startswith(path) and not m.holds]
-        assert broken[0] == f"{path} hidden_states.1"
+        assert next(what for what in seen if what.startswith(path)) == f"{path} hidden_states.1"
 
 
 def test_scores_divided_by_the_root_of_the_hidden_size_are_seen(
@@ -223,10 +224,9 @@ def test_scores_divided_by_the_root_of_the_hidden_size_are_seen(
         minibert.model, "explicit_attention", lambda q, *rest: explicit(q * scale, *rest)
     )
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, *rest: fast(q * scale, *rest))
-    reference, facts = stored.load("small")
-    broken = [m.what for m in measure.forward(small, reference, facts["eager-sdpa"]) if not m.holds]
-    assert broken[0] == "fast hidden_states.1"
-    assert "explicit attentions.1" in broken
+    seen = broken(small)
+    assert seen[0] == "fast hidden_states.1"
+    assert "explicit attentions.1" in seen
 
 
 def let_gradients_into_the_padding_embedding(model: Any) -> None:
@@ -287,11 +287,8 @@ def test_a_fault_in_training_is_seen_in_the_losses(
 
 def test_a_fault_in_the_real_weights_is_seen(minilm: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch, drop_value_bias)
-    reference, facts = stored.load("minilm")
-    broken = [
-        m.what for m in measure.forward(minilm, reference, facts["eager-sdpa"]) if not m.holds
-    ]
-    assert broken[0] == "fast hidden_states.2"
+    assert broken(minilm, "minilm")[0] == "fast hidden_states.2"
+    reference, _ = stored.load("minilm")
     gradients = measure.gradients(minilm, QA, measure.stored_gradients(reference, QA))
     assert not all(m.holds for m in gradients)
     assert not measure.losses(minilm, QA, reference[f"losses.{QA}"]).holds
@@ -299,9 +296,7 @@ def test_a_fault_in_the_real_weights_is_seen(minilm: Case, monkeypatch: pytest.M
 
 def test_a_fault_at_full_size_is_seen(chinese: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch, swap_query_and_key_bias)
-    reference, facts = stored.load("chinese")
-    measures = measure.forward(chinese, reference, facts["eager-sdpa"])
-    assert next(m.what for m in measures if not m.holds) == "fast hidden_states.2"
+    assert broken(chinese, "chinese")[0] == "fast hidden_states.2"
 
 
 # ---- what samples alone would not see ---------------------------------------------------------
@@ -341,8 +336,8 @@ def test_zero_gradients_that_are_not_zero_are_seen(
 
     mutate(monkeypatch, key_bias_in_the_query)
     reference = measure.stored_gradients(stored.load("small")[0], QA)
-    broken = {m.what for m in measure.gradients(small, QA, reference) if not m.holds}
-    assert "zero gradient encoder.layer.1.attention.self.key.bias" in broken
+    seen = {m.what for m in measure.gradients(small, QA, reference) if not m.holds}
+    assert "zero gradient encoder.layer.1.attention.self.key.bias" in seen
 
 
 def test_bf16_measure_sees_a_model_that_computes_worse_than_bf16(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import subprocess
@@ -25,19 +24,12 @@ from qa_finder import (
     run_json,
     write_vocabulary,
 )
-from typed import Capture, fails, minibert
+from typed import Capture, Stdin, fails, minibert
 
 from minibert.qa.ask import load_reader
 from minibert.qa.task import QASettings
 
 Context = Callable[[str], Path]
-
-
-class Stdin(io.TextIOWrapper):
-    """Standard input that is no terminal."""
-
-    def __init__(self, raw: bytes) -> None:
-        super().__init__(io.BytesIO(raw), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

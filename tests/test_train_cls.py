@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import io
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,8 +18,7 @@ from typing import Any
 import pytest
 import torch
 from forked import Ended, Forks, error_of, forks
-from hub_server import FakeHub
-from numpy_checkpoint import TINY, write_checkpoint
+from hub_server import serve_files
 from safetensors.torch import load_file
 from tiny import (
     assert_learned_the_same,
@@ -32,6 +27,7 @@ from tiny import (
     killed_runs,
 )
 from tiny_cls import LABELS, RESULTS, SETTINGS, TinyCls, results, write_texts
+from typed import python
 
 import train_cls
 from minibert import checkpoint, datasets
@@ -86,13 +82,8 @@ def mirror(shared: Path, tmp_path: Path) -> Iterator[str]:
     path = tmp_path / "www/glue/data/SST-2.zip"
     path.parent.mkdir(parents=True)
     path.write_bytes(sst2_zip(shared, {"train": 300, "dev": 30}))
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "www")
-    )
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
+    with serve_files(tmp_path / "www") as url:
+        yield url
 
 
 # `python train_cls.py …` with other numbers of texts, since the zip is not the real one.
@@ -112,36 +103,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run_sst2(
     shared: Path, url: str, here: Path, counts: dict[str, int]
 ) -> subprocess.CompletedProcess[str]:
-    """The README's command, against local servers, with a random checkpoint of the real name."""
-    config = TINY | {"vocab_size": 28996, "max_position_embeddings": 512}
-    weights = write_checkpoint(here / "weights", config)
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copy(shared / "bert-base-cased" / name, weights)
-    files = {path.name: path.read_bytes() for path in weights.iterdir()}
-    with FakeHub(
-        {"google-bert/bert-base-cased": files},
-        aliases={"bert-base-cased": "google-bert/bert-base-cased"},
-    ) as hub:
-        environment = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(here / "cache"),
-            "HF_HUB_DISABLE_XET": "1",
-            "MINIBERT_DATA_URL": url,
-            "MINIBERT_DATA": str(here / "data"),
-            "MINIBERT_WEIGHTS": str(here / "none"),
-            "NO_PROXY": "127.0.0.1,localhost",
-            "PYTHONPATH": str(REPOSITORY),
-            "OMP_NUM_THREADS": "1",
-        }
-        script = str(REPOSITORY / "train_cls.py")
-        return subprocess.run(
-            [sys.executable, "-c", RUNNER, json.dumps(counts), script, "--data", "sst2"],
-            cwd=here,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    """The README's command."""
+    script = str(REPOSITORY / "train_cls.py")
+    command = ["-c", RUNNER, json.dumps(counts), script, "--data", "sst2"]
+    return python(command, here, shared / "bert-base-cased", url, PYTHONPATH=str(REPOSITORY))
 
 
 def test_the_one_command_fetches_unpacks_trains_and_scores(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import json
 import math
 import os
 import platform
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -23,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 from forked import Ended, Forks, error_of
-from hub_server import FakeHub
-from numpy_checkpoint import CHINESE, TINY, write_checkpoint
+from hub_server import serve_files
+from numpy_checkpoint import CHINESE, write_checkpoint
 from tiny import assert_padding_does_not_matter, json_of
 from tiny_qa import RESULTS, SETTINGS, Tiny, results, write_questions
+from typed import python
 
 import train_qa
 from minibert import datasets
@@ -72,12 +68,8 @@ def mirror(shared: Path, tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(part_of(shared / "data/cmrc2018/cmrc2018_dev.json", n))
         ids[part] = blob_id(path)
-    folder = str(tmp_path / "www")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}).start()
-        yield f"http://127.0.0.1:{httpd.server_port}", ids
-        httpd.shutdown()
+    with serve_files(tmp_path / "www") as url:
+        yield url, ids
 
 
 # Python imports a sitecustomize.py before anything else. This one puts other ids into the manifest,
@@ -96,41 +88,17 @@ def test_the_one_command_fetches_trains_and_scores(
     shared: Path, mirror: tuple[str, dict[str, str]], tmp_path: Path
 ) -> None:
     url, ids = mirror
-    weights = write_checkpoint(
-        tmp_path / "weights", TINY | {"vocab_size": 21128, "max_position_embeddings": 512}
-    )
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        shutil.copy(shared / "bert-base-chinese" / name, weights)
-    files = {path.name: path.read_bytes() for path in weights.iterdir()}
     here = tmp_path / "here"
     here.mkdir()
     (here / "train_qa.py").symlink_to(REPOSITORY / "train_qa.py")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    with FakeHub(
-        {"google-bert/bert-base-chinese": files},
-        aliases={"bert-base-chinese": "google-bert/bert-base-chinese"},
-    ) as hub:
-        environment = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_HUB_DISABLE_XET": "1",
-            "MINIBERT_DATA_URL": url,
-            "MINIBERT_DATA": str(tmp_path / "data"),
-            "MINIBERT_WEIGHTS": str(tmp_path / "none"),
-            "NO_PROXY": "127.0.0.1,localhost",
-            "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(REPOSITORY)]),
-            "TEST_BLOB_IDS": json.dumps(ids),
-            "OMP_NUM_THREADS": "1",
-        }
-        result = subprocess.run(
-            [sys.executable, "train_qa.py", "--data", "cmrc2018", "--limit", "32"],
-            cwd=here,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    result = python(
+        ["train_qa.py", "--data", "cmrc2018", "--limit", "32"],
+        *(here, shared / "bert-base-chinese", url),
+        PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), str(REPOSITORY)]),
+        TEST_BLOB_IDS=json.dumps(ids),
+    )
     assert result.returncode == 0, result.stderr
     assert "the texts are Chinese: starting from bert-base-chinese" in result.stderr
     run = here / "runs" / "cmrc2018-bert-base-chinese-0"
@@ -139,7 +107,7 @@ def test_the_one_command_fetches_trains_and_scores(
     assert {name for name in RESULTS if not (run / name).is_file()} == set()
     for part in ("train", "dev"):  # fetched, verified and kept
         source = datasets.MANIFEST["cmrc2018"][part]
-        assert blob_id(tmp_path / "data/cmrc2018" / Path(source.path).name) == ids[part]
+        assert blob_id(here / "data/cmrc2018" / Path(source.path).name) == ids[part]
 
     facts = json_of(run / "run.json")
     settings = facts["settings"]
@@ -160,7 +128,7 @@ def test_the_one_command_fetches_trains_and_scores(
     assert steps[-1]["step"] == 2 * math.ceil(n_windows / 32)
     assert all(0 < row["loss"] < 20 for row in steps)
     assert [row["total"] for row in rows if "f1" in row] == [6, 6]
-    dev = read_questions(tmp_path / "data/cmrc2018/cmrc2018_dev.json")
+    dev = read_questions(here / "data/cmrc2018/cmrc2018_dev.json")
     predictions = json_of(run / "predictions.json")
     assert [q.id for q in dev.questions] == list(predictions)
     assert all(predictions[q.id] in q.context for q in dev.questions)
