@@ -29,17 +29,26 @@ def read_text(path: Path) -> tuple[str, str]:
     """The text of a file of data, without a byte order mark, and the sha256 of its bytes.
 
     Raises:
-        UserError: there is no such file, it is a directory, cannot be read or is not UTF-8.
+        UserError: what `read_bytes` raises; the file is not UTF-8.
+    """
+    raw = read_bytes(path)
+    return decode(raw, str(path)), hashlib.sha256(raw).hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of data as it is.
+
+    Raises:
+        UserError: there is no such file, it is a directory, or it cannot be read.
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory; name one file in it")
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check the path") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
-    return decode(raw, str(path)), hashlib.sha256(raw).hexdigest()
 
 
 def decode(raw: bytes, name: str) -> str:

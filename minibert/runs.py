@@ -117,6 +117,13 @@ def fine_tune(given: Settings, goal: Goal) -> int:
     return 0
 
 
+def check_given(settings: Settings, *names: str) -> None:
+    """Raises UserError where one of these, which have no default, was not given."""
+    for name in names:
+        if name not in settings:
+            raise UserError(f"--{name} is missing; --help says what it is")
+
+
 def open_run(
     settings: Settings, data: Mapping[str, Any], device: torch.device, resumed: Path | None
 ) -> tuple[Recipe, Path, Path]:
@@ -171,11 +178,15 @@ def directory_for(settings: Settings) -> Path:
     Raises:
         UserError: it is there already and not empty.
     """
-    name = Path(str(settings["weights"])).name
-    data = Path(str(settings["data"] or settings["train"])).stem
-    run = Path(settings.get("out") or f"runs/{data}-{name}-{settings['seed']}")
+    run = Path(settings.get("out") or usual_name(settings))
     distributed.in_main(lambda: check_new(run))
     return run
+
+
+def usual_name(settings: Settings) -> str:
+    """runs/DATA-WEIGHTS-SEED."""
+    data = Path(str(settings["data"] or settings["train"])).stem
+    return f"runs/{data}-{Path(str(settings['weights'])).name}-{settings['seed']}"
 
 
 def check_new(run: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pretrain
 import pytest
 import torch
-from tiny import write_model
+from tiny import command_line, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 from tokenizers import Tokenizer
 
@@ -34,10 +34,11 @@ def pieces_of(path: Path, tokenizer: Tokenizer) -> list[Any]:
     return list(pretrain.cut_pieces(pretrain.read_passages(path), tokenizer, 32))
 
 
-def arguments(folder: Path, out: str, **more: Any) -> dict[str, Any]:
-    usual = {"text": [str(folder / "text.txt")], "weights": str(folder / "weights"), "seed": 0}
+def train(folder: Path, out: str, /, **flags: Any) -> int:
+    """Runs the script; returns its exit code."""
+    usual = {"text": folder / "text.txt", "weights": folder / "weights", "out": folder / out}
     small = {"batch_size": 16, "max_length": 32, "lr": 1e-2, "epochs": 2, "precision": "fp32"}
-    return {**usual, **small, "out": str(folder / out), **more}
+    return pretrain.main(command_line(usual | small | flags))
 
 
 def test_whole_words_are_hidden_fifteen_per_cent_of_the_tokens() -> None:
@@ -90,7 +91,7 @@ def test_the_head_at_hidden_places_gives_what_the_whole_model_gives_there(folder
 
 
 def test_it_learns_what_stands_where(folder: Path) -> None:
-    assert pretrain.run(arguments(folder, "learnt", epochs=6)) == 0
+    assert train(folder, "learnt", epochs=6) == 0
     for first in (0, 16):
         text = f"{CHARACTERS[first : first + 9]}[MASK]{CHARACTERS[first + 10 : first + 16]}"
         best = fill_mask(str(folder / "learnt"), text, 1)[0][0]
@@ -99,9 +100,10 @@ def test_it_learns_what_stands_where(folder: Path) -> None:
 
 
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretrain.run(arguments(folder, "whole", save_every=5))
+    assert train(folder, "whole", save_every=5) == 0
+    assert f"; saved in {folder}/whole\n" in capsys.readouterr().err
     step, left = Training.step, 13
 
     def killed(self: Training, examples: list[int]) -> bool:
@@ -113,14 +115,36 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(Training, "step", killed)
-        pretrain.run(arguments(folder, "killed", save_every=5))
-    assert pretrain.run({"resume": str(folder / "killed")}) == 0
+        train(folder, "killed", save_every=5)
+    go_on = ["--resume", str(folder / "killed")]
+    assert pretrain.main(go_on) == 0
     for name in ("model.safetensors", "last/model.safetensors", "vocab.txt"):
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+    capsys.readouterr()
+    assert pretrain.main(go_on) == 0
+    assert "killed is finished" in capsys.readouterr().err
+
+
+def test_what_cannot_be_a_run_is_refused_before_text_is_read(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(pretrain, "read_passages", lambda _: pytest.fail("text was read"))
+    (tmp_path / "thesis.txt").touch()
+    for flags, says in (
+        ({"out": tmp_path}, f"{tmp_path} exists already and is no run; choose another --out"),
+        ({"out": None}, "--out is missing; --help says what it is"),
+        ({"text": tmp_path / "absent.txt"}, "absent.txt does not exist"),
+    ):
+        assert train(folder, "refused", **flags) == 2
+        assert says in capsys.readouterr().err
+    assert not (folder / "refused").exists()
 
 
 def test_text_xz_and_questions_are_read_and_what_is_no_text_is_one_sentence(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = pretrain.read_passages(folder / "text.txt")
     assert plain[:3] == [CHARACTERS[:16], CHARACTERS[16:32], CHARACTERS[:16]]
@@ -135,15 +159,15 @@ def test_text_xz_and_questions_are_read_and_what_is_no_text_is_one_sentence(
     with pytest.raises(pretrain.UserError, match="cannot be read as text"):
         pretrain.read_passages(tmp_path / "absent.txt")
     (tmp_path / "short.txt").write_text("天", encoding="utf-8")
-    with pytest.raises(pretrain.UserError, match="at least 2 are needed"):
-        pretrain.run(arguments(folder, "short", text=[str(tmp_path / "short.txt")]))
+    assert train(folder, "short", text=tmp_path / "short.txt") == 2
+    assert "at least 2 are needed" in capsys.readouterr().err
     assert not (folder / "short").exists()
 
 
 @pytest.mark.reference
 def test_transformers_fills_the_mask_of_what_it_wrote(folder: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    pretrain.run(arguments(folder, "saved"))
+    train(folder, "saved")
     theirs, report = transformers.AutoModelForMaskedLM.from_pretrained(
         folder / "saved", output_loading_info=True
     )

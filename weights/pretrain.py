@@ -16,7 +16,7 @@ import hashlib
 import logging
 import lzma
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,11 +27,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from minibert import distributed, hub, runs
+from minibert import files, runs
 from minibert.batches import pad, sequential_batches
 from minibert.cli import guard
 from minibert.errors import UserError
-from minibert.memory import keep_freed_memory
 from minibert.model import BertForMaskedLM
 from minibert.qa.reading import read_questions
 from minibert.report import say
@@ -187,52 +186,37 @@ class HiddenPlaces(nn.Module):
         return self.mlm(x[hidden])  # (B, T, C) -> (n, C) -> (n, V)
 
 
-def run(given: dict[str, Any]) -> int:
-    """Trains, or goes on with a run; returns the exit code."""
-    fresh = None, runs.DEFAULTS | RECIPE | given
-    directory, settings = runs.resumed(given) if "resume" in given else fresh
-    missing = [name for name in ("text", "weights", "out") if name not in settings]
-    if missing:
-        raise UserError(f"--{missing[0]} is missing; --help says what it is")
-    device = runs.device_of(settings)
-    keep_freed_memory()
-    with distributed.processes(device.type):
-        training = prepare(settings, device, directory)
-        try:
-            training.go()
-        except KeyboardInterrupt:
-            say(f"stopped and saved; go on with: {runs.again('weights/pretrain.py', training.run)}")
-            return 130
-    return 0
-
-
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
-    """The loop with all that it needs, as in train_qa.py."""
-    recipe = runs.recipe_of(settings, device)
+    """The loop with all that it needs."""
+    settings = runs.DEFAULTS | RECIPE | settings
+    runs.check_given(settings, "text", "weights", "out")
     paths = [Path(name) for name in settings["text"]]
-    weights = hub.find(settings["weights"])
+    sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
+    data = {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
+    recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     tokenizer = load_tokenizer(weights)
     passages = [passage for path in paths for passage in read_passages(path)]
     pieces = cut_pieces(passages, tokenizer, settings["max_length"])[: settings["limit"]]
     if len(pieces) < 2:
         raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
-    sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    data = {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
-    if resumed:
-        runs.check_data(resumed, data)
-    runs.make_repeatable(device)
-    torch.manual_seed(settings["seed"])  # for the head, where the checkpoint has none
     model = BertForMaskedLM.from_pretrained(weights).to(device)
     task = MaskedLMTask(model, tokenizer, pieces)
     counts = {"pieces": len(task.lengths), "tokens": sum(task.lengths)}
     say(f"{counts['pieces']:,} pieces of text, {counts['tokens']:,} tokens to train on")
-    directory = resumed or Path(settings["out"])
     if not resumed:
         runs.start(directory, settings, data, counts)
     return Training(HiddenPlaces(model), task, recipe, directory, resume=resumed is not None)
 
 
-def main() -> int:
+def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
+    """What a finished run says last."""
+    return [
+        f"best epoch {best['epoch']}: loss {best['loss']:.3f}, accuracy {best['accuracy']:.4f}; "
+        f"saved in {run}"
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -242,7 +226,8 @@ def main() -> int:
     parser.add_argument("--text", action="append", metavar="FILE", help="a passage a line, .xz "
         "too; or .json with questions, for their contexts; repeat it for several")  # fmt: skip
     runs.add_options(parser)
-    return guard(lambda: run(vars(parser.parse_args())))
+    given = vars(parser.parse_args(argv))
+    return guard(lambda: runs.fine_tune(given, runs.Goal("weights/pretrain.py", prepare, closing)))
 
 
 if __name__ == "__main__":
