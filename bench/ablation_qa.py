@@ -4,7 +4,8 @@
         --weights all-MiniLM-L6-v2 --out runs/ablation-mask
     python bench/ablation_qa.py --count-labels --train train.json --weights DIR   # no training
 
-Windows, batches, recipe and loop are those of train_qa.py: with --fault none this is its run.
+Windows, batches and loop are those of train_qa.py: with --fault none this is its run. Unless told
+otherwise, it goes once through the data, in batches of 16, with 1e-4, length 384 and stride 128.
 docs/why-the-course-notebook-failed.md says what the notebook does and what came out.
 """
 
@@ -12,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,23 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from minibert import files, hub, runs
-from minibert.batches import pad, sequential_batches
+from minibert import distributed, files, hub, runs
 from minibert.cli import guard
-from minibert.memory import keep_freed_memory
+from minibert.inference import outputs
 from minibert.metrics import score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
-from minibert.optimization import Recipe
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import read_questions
-from minibert.qa.task import EVALUATION_BATCH, QASettings, QATask
+from minibert.qa.reading import QuestionSet, read_questions
+from minibert.qa.task import EVALUATION_BATCH, QASettings, QATask, to_json, without_padding
 from minibert.qa.windows import Windows, make_windows
 from minibert.tokenizer import load_tokenizer
-from minibert.train import Training, autocast, choose_precision
+from minibert.train import Training
 
-RECIPE: dict[str, Any] = {"epochs": 1, "batch_size": 16, "lr": 1e-4}
+DEFAULTS: runs.Settings = {
+    **{"fault": "none", "json": None, "epochs": 1, "batch_size": 16, "lr": 1e-4},
+    **{"max_length": 384, "doc_stride": 128},
+    **{"max_answer_length": MAX_ANSWER_LENGTH["squad"], "metric": "squad"},
+}
 
 
 class QuestionHidden(BertForQuestionAnswering):
@@ -99,97 +102,112 @@ def score_as_the_notebook(model: nn.Module, task: QATask) -> dict[str, Any]:
     """Best start and best end by themselves, anywhere in the first window; the ids decoded; "wrong"
     where the end comes first; the first gold only. (The notebook also left out questions whose
     first answer it did not find.)"""
-    spans: dict[int, tuple[int, int]] = {}
-    windows = {row: w for row, w in enumerate(task.dev_windows.windows) if w.first == 0}
-    model.eval()
-    for rows in sequential_batches(task.dev_windows.lengths, EVALUATION_BATCH):
-        rows = [row for row in rows if row in windows]
-        if not rows:
-            continue
-        batch = pad([windows[row] for row in rows], task.pad_id)
-        with torch.no_grad():
-            logits = model(**batch)
-        padding = batch["attention_mask"] == 0
-        best = [x.float().masked_fill(padding, float("-inf")).argmax(dim=1) for x in logits]
-        spans |= dict(zip(rows, zip(*(x.tolist() for x in best), strict=True), strict=True))
+    windows = [window for window in task.dev_windows.windows if window.first == 0]
+    logits = outputs(
+        *(model, windows, task.pad_id, without_padding),
+        batch_size=EVALUATION_BATCH,
+        doing="answering as the notebook",
+    )
+    spans = [(int(start.argmax()), int(end.argmax())) for start, end in logits]
     texts: dict[str, str] = {}
-    for row, window in windows.items():
-        start, end = spans[row]
+    for window, (start, end) in zip(windows, spans, strict=True):
         ids = window.input_ids[start : end + 1].tolist()
         text = task.tokenizer.decode(ids, skip_special_tokens=False) if start <= end else "wrong"
         texts[task.dev.questions[window.question].id] = text
     golds = {question.id: question.gold_texts[:1] for question in task.dev.questions}
-    end_before_start = sum(start > end for start, end in spans.values())
+    end_before_start = sum(start > end for start, end in spans)
     scores = score_all(golds, texts, task.settings.metric).as_dict()
     return {**scores, "end_before_start": end_before_start}
 
 
-def main(args: argparse.Namespace) -> int:
-    settings = QASettings(args.max_length, args.doc_stride, MAX_ANSWER_LENGTH["squad"], "squad")
-    checkpoint, train = hub.find(args.weights), read_questions(args.train)
-    tokenizer = load_tokenizer(checkpoint)
-    cut = (args.max_length, args.doc_stride)
-    found = make_windows(train.trainable[: args.limit], tokenizer, *cut, training=True)
-    searched, counts = search_labels(found, tokenizer)
-    if args.count_labels:
-        firsts = replace(found, windows=[w for w in found.windows if w.first == 0])
-        cut_off = search_labels(firsts, tokenizer)[1]  # the notebook had no more than these
-        both = {"all_windows": counts, "first_windows_only": cut_off}
-        if args.json:
-            files.write_json(Path(args.json), both)
-        print(json.dumps(both, indent=1))
-        return 0
-    device = torch.device("cpu")
-    precision = choose_precision(device) if args.precision == "auto" else args.precision
-    recipe = Recipe(args.epochs, args.batch_size, args.lr, seed=args.seed, precision=precision)
-    torch.manual_seed(args.seed)  # for the head, as in train_qa.py
-    hidden = args.fault in ("mask", "both")
-    model = (QuestionHidden if hidden else BertForQuestionAnswering).from_pretrained(checkpoint)
-    task = QATask(tokenizer, settings, read_questions(args.dev), train, limit=args.limit)
-    if args.fault in ("labels", "both"):
-        task.windows, task.lengths = searched, searched.lengths
-    keep_freed_memory()
-    runs.check_new(Path(args.out))
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    training, began = Training(model, task, recipe, Path(args.out)), time.monotonic()
-    training.go()
-    with autocast(device, precision):
-        notebook = score_as_the_notebook(model, task)
-    facts = {
-        **{"settings": vars(args) | {"precision": precision}, "scores": training.progress.best},
-        **{"scored_as_the_notebook": notebook, "labels_by_search": counts},
-        "seconds": round(time.monotonic() - began, 1),
+class AblationTask(QATask):
+    """The questions with the notebook's labels where these are asked for, also scored its way."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, settings: runs.Settings, dev: QuestionSet, train: QuestionSet
+    ) -> None:
+        qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
+        super().__init__(tokenizer, qa_settings, dev, train, limit=settings["limit"])
+        searched, self.labels = search_labels(self.windows, tokenizer)
+        if settings["fault"] in ("labels", "both"):
+            self.windows, self.lengths = searched, searched.lengths
+
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
+        scores, results = super().evaluate(model)
+        notebook = score_as_the_notebook(model, self)
+        facts = {"scored_as_the_notebook": notebook, "labels_by_search": self.labels}
+        return scores, results | {"notebook.json": to_json(facts)}
+
+
+def prepare(settings: runs.Settings, device: torch.device, resumed: Path | None) -> Training:
+    """The loop with all that it needs, and the fault."""
+    settings = runs.DEFAULTS | DEFAULTS | settings
+    runs.check_given(settings, "train", "dev", "weights", "out")
+    train, dev = read_questions(settings["train"]), read_questions(settings["dev"])
+    data = {"train": train.as_dict(), "dev": dev.as_dict()}
+    recipe, directory, weights = runs.open_run(settings, data, device, resumed)
+    hidden = settings["fault"] in ("mask", "both")
+    kind = QuestionHidden if hidden else BertForQuestionAnswering
+    model = kind.from_pretrained(weights).to(device)
+    task = AblationTask(load_tokenizer(weights), settings, dev, train)
+    if not resumed:
+        runs.start(directory, settings, data, {"train_windows": len(task.lengths)})
+    return Training(model, task, recipe, directory, resume=resumed is not None)
+
+
+def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
+    """Writes the figures; they are also what a finished run says last."""
+    settings = runs.read_run_json(run)["settings"]
+    facts = {"settings": settings, "scores": best, **files.read_json(run / "notebook.json")}
+    path = Path(settings["json"] or run / "ablation.json")
+    distributed.in_main(lambda: files.write_json(path, facts))
+    return [json.dumps(facts)]
+
+
+def count_labels(settings: runs.Settings) -> int:
+    """How many of the search's labels are wrong, without training."""
+    settings = runs.DEFAULTS | DEFAULTS | settings
+    runs.check_given(settings, "train", "weights")
+    trainable = read_questions(settings["train"]).trainable[: settings["limit"]]
+    tokenizer = load_tokenizer(hub.find(settings["weights"]))
+    cut = (settings["max_length"], settings["doc_stride"])
+    found = make_windows(trainable, tokenizer, *cut, training=True)
+    firsts = replace(found, windows=[w for w in found.windows if w.first == 0])
+    counts = {
+        "all_windows": search_labels(found, tokenizer)[1],
+        "first_windows_only": search_labels(firsts, tokenizer)[1],  # the notebook had no more
     }
-    files.write_json(Path(args.json or f"{args.out}/ablation.json"), facts)
-    print(json.dumps(facts))
+    if settings["json"]:
+        files.write_json(Path(settings["json"]), counts)
+    print(json.dumps(counts, indent=1))
     return 0
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(argv: Sequence[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s")
+    given = vars(parser().parse_args(argv))
+    if given.pop("count_labels", False):
+        return guard(lambda: count_labels(given))
+    return guard(lambda: runs.fine_tune(given, runs.Goal("bench/ablation_qa.py", prepare, closing)))
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # see runs.add_options
     )
-    add = parser.add_argument
-    add("--fault", choices=["none", "mask", "labels", "both"], default="none")
-    add("--count-labels", action="store_true", help="count the search's wrong labels, and stop")
-    add("--train", required=True, metavar="FILE")
+    add = result.add_argument
+    add("--fault", choices=["none", "mask", "labels", "both"], help="(none)")
+    add("--count-labels", action="store_true", help="count the search's wrong labels, and stop; "
+        "of --weights the vocabulary will do")  # fmt: skip
+    add("--train", metavar="FILE", help="to train on")
     add("--dev", metavar="FILE", help="to score on")
-    add("--weights", required=True, help="a checkpoint; to count labels, its vocabulary will do")
-    add("--out", metavar="RUN", help="a new directory for the run")
+    add("--doc-stride", type=runs.positive(int), metavar="TOKENS")
     add("--json", metavar="FILE", help="for the figures (default: RUN/ablation.json)")
-    for name, value in RECIPE.items():
-        add(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
-    add("--max-length", type=int, default=384, help="(384)")
-    add("--doc-stride", type=int, default=128, help="(128)")
-    add("--seed", type=int, default=0, help="(0)")
-    add("--precision", choices=["auto", "fp32", "bf16"], default="auto")
-    add("--limit", type=int, metavar="N", help="train on the first N questions only")
-    args = parser.parse_args()
-    if not args.count_labels and not (args.dev and args.out):
-        parser.error("training needs --dev and --out")
-    return args
+    runs.add_options(result)
+    return result
 
 
 if __name__ == "__main__":
-    given = arguments()
-    sys.exit(guard(lambda: main(given)))
+    sys.exit(main())

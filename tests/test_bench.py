@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import command_line, json_of
 from tiny_qa import CHARACTERS, SETTINGS, Tiny
 from tokenizers import Tokenizer
 
@@ -108,6 +109,7 @@ class Points(torch.nn.Module):
     def __init__(self, start: int, end: int) -> None:
         super().__init__()
         self.places = start, end
+        self.unused = torch.nn.Parameter(torch.zeros(()))  # is on a device, as any model's
 
     def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> SpanLogits:
         rows = [F.one_hot(torch.tensor(i), input_ids.size(1)).float() for i in self.places]
@@ -130,15 +132,9 @@ def test_the_notebook_takes_the_best_start_and_end_by_themselves(
 
 
 def ablation(tiny: Tiny, out: Path, fault: str) -> dict[str, Any]:
-    given = {"epochs": 1, "batch_size": 4, "lr": 1e-3, "max_length": 32, "doc_stride": 12}
-    args = Namespace(
-        **{"fault": fault, "count_labels": False, "out": str(out), "json": None, "seed": 0},
-        **{"train": tiny.train.path, "dev": tiny.dev.path, "weights": str(tiny.weights)},
-        **{"precision": "fp32", "limit": None, **given},
-    )
-    args.train, args.dev = str(args.train), str(args.dev)
-    assert ablation_qa.main(args) == 0
-    facts: dict[str, Any] = json.loads((out / "ablation.json").read_text())
+    arguments = tiny.arguments(out, max_answer_length=None, epochs=1, fault=fault)
+    assert ablation_qa.main(arguments) == 0
+    facts: dict[str, Any] = json_of(out / "ablation.json")
     return facts
 
 
@@ -149,8 +145,7 @@ def test_without_a_fault_it_is_the_run_of_train_qa(tiny: Tiny, tmp_path: Path) -
     ours, usual = tmp_path / "none", tiny.folder / "usual"
     for name in ("model.safetensors", "eval.json", "predictions.json"):
         assert (ours / name).read_bytes() == (usual / name).read_bytes()
-    scores = json.loads((usual / "eval.json").read_text())
-    assert scores.items() <= facts["scores"].items()
+    assert json_of(usual / "eval.json").items() <= facts["scores"].items()
 
 
 def test_the_hidden_question_changes_what_is_learnt(tiny: Tiny, tmp_path: Path) -> None:
@@ -159,6 +154,31 @@ def test_the_hidden_question_changes_what_is_learnt(tiny: Tiny, tmp_path: Path) 
     weights = [(tmp_path / x / "model.safetensors").read_bytes() for x in ("none", "mask")]
     assert weights[0] != weights[1]
     assert facts["scored_as_the_notebook"]["total"] == len(tiny.dev.questions)
+
+
+def test_an_ablation_is_a_run_that_says_if_it_is_finished_or_in_the_way(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "both"
+    facts = ablation(tiny, run, "both")
+    assert facts["settings"]["fault"] == "both" and facts["labels_by_search"]["left_out"] == 0
+    assert json.dumps(facts) in capsys.readouterr().err
+    assert ablation_qa.main(["--resume", str(run)]) == 0
+    assert "both is finished" in capsys.readouterr().err
+    assert ablation_qa.main(tiny.arguments(run, max_answer_length=None)) == 2
+    assert "both exists already" in capsys.readouterr().err
+
+
+def test_labels_are_counted_without_a_run(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"count_labels": True, "train": tiny.train.path, "weights": tiny.weights}
+    lengths = {"max_length": 32, "doc_stride": 12, "json": tmp_path / "labels.json"}
+    assert ablation_qa.main(command_line(flags | lengths)) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts == json_of(tmp_path / "labels.json")
+    assert counts["all_windows"]["windows"] == 39
+    assert counts["first_windows_only"]["windows"] + counts["first_windows_only"]["left_out"] == 24
 
 
 # exchange_questions.py
@@ -209,7 +229,7 @@ def test_a_run_and_a_checkpoint_of_transformers_are_scored_alike(
     tiny: Tiny, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    ablation(tiny, tmp_path / "run", "none")
+    assert train_qa.main(tiny.arguments(tmp_path / "run", epochs=1, max_answer_length=80)) == 0
     model = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "run")
     model.save_pretrained(tmp_path / "theirs")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")
