@@ -21,7 +21,7 @@ from minibert.cls.reading import TextSet
 from minibert.cls.sets import add_columns, read_sets
 from minibert.cls.task import ClsSettings, ClsTask, load_model
 from minibert.metrics import is_chinese
-from minibert.parts import HELD_OUT
+from minibert.parts import add_files
 from minibert.report import say
 from minibert.tokenizer import check_model, load_tokenizer
 from minibert.train import Training
@@ -48,19 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,  # see runs.add_options
-    )
+    result = runs.new_parser(DESCRIPTION)
     add = result.add_argument
     add("--data", metavar="NAME|FILE|DIR", help="sst2, fetched on first use; a file of labelled "
         "texts (TSV, CSV or JSON Lines) to train on; or a directory with such files, called "
         "train*, dev* and perhaps test*")  # fmt: skip
-    add("--train", metavar="FILE", help="the texts to train on, instead of those of --data")
-    add("--dev", metavar="FILE", help="the texts to score on, instead of those of --data; where "
-        f"there are none, every {HELD_OUT}th text of the training file is held out for that, from "
-        "the first one on")  # fmt: skip
+    add_files(result, "texts", "text")
     add_columns(result)
     add("--head-tail", action="store_true", help="of a text that is longer than --max-length keep "
         "the first quarter and, for the rest, the end, instead of the beginning alone (Sun et al. "

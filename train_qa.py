@@ -18,7 +18,7 @@ from minibert import runs
 from minibert.cli import guard
 from minibert.metrics import Metric
 from minibert.model import BertForQuestionAnswering
-from minibert.parts import HELD_OUT, find_files, shares
+from minibert.parts import add_files, find_files, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
@@ -40,19 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        description=DESCRIPTION + "".join(map(recipe_in_words, PUBLISHED)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,  # see runs.add_options
-    )
+    result = runs.new_parser(DESCRIPTION + "".join(map(recipe_in_words, PUBLISHED)))
     add = result.add_argument
     add("--data", metavar="NAME|FILE|DIR", help="cmrc2018, squad, squad2 or drcd, fetched on first "
         "use; a file of questions to train on, in the layout of SQuAD or CMRC; or a directory with "
         "train*.json and dev*.json")  # fmt: skip
-    add("--train", metavar="FILE", help="the questions to train on, instead of those of --data")
-    add("--dev", metavar="FILE", help="the questions to score on, instead of those of --data; "
-        f"where there are none, every {HELD_OUT}th context of the training file is held out for "
-        "that, from the first one on")  # fmt: skip
+    add_files(result, "questions", "context")
     add("--doc-stride", type=runs.positive(int), metavar="TOKENS", help="from one window's start "
         "to the next's, where a text is longer than --max-length; as in run_squad.py "
         "(transformers' stride is the overlap of two windows instead)")  # fmt: skip

@@ -192,11 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,  # see runs.add_options
-    )
+    result = runs.new_parser(__doc__)
     add = result.add_argument
     add("--fault", choices=["none", "mask", "labels", "both"], help="(none)")
     add("--count-labels", action="store_true", help="count the search's wrong labels, and stop; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from io import TextIOWrapper
 from minibert.cls import commands as cls_commands
 from minibert.errors import UserError
 from minibert.qa import commands as qa_commands
+from minibert.words import add_json, to_json
 
 WEIGHTS_HELP = (
     "a directory, a name in weights/, or a checkpoint on the Hugging Face hub, as bert-base-chinese"
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     fill.add_argument("text", help="a text with at least one [MASK]; - reads it from stdin")
     fill.add_argument("--weights", required=True, help=f"{WEIGHTS_HELP}; with a masked-LM head")
     fill.add_argument("--top", type=_positive, default=5, metavar="N", help="how many (default: 5)")
-    fill.add_argument("--json", action="store_true", help="print JSON, for programs")
+    add_json(fill)
     fill.set_defaults(run=_fill_mask)
 
     parity = commands.add_parser(
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parity.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
-    parity.add_argument("--json", action="store_true", help="print JSON, for programs")
+    add_json(parity)
     parity.set_defaults(run=_parity)
     qa_commands.add_commands(commands)
     cls_commands.add_commands(commands)
@@ -97,8 +97,7 @@ def _fill_mask(args: argparse.Namespace) -> int:
         text = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
     places = fill_mask(args.weights, text, args.top)
     if args.json:
-        rows = [[candidate._asdict() for candidate in place] for place in places]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print(to_json([[candidate._asdict() for candidate in place] for place in places]))
         return 0
     for number, place in enumerate(places, 1):
         if len(places) > 1:
@@ -113,7 +112,7 @@ def _parity(args: argparse.Namespace) -> int:
 
     rows = parity.compare(args.weights)
     if args.json:
-        print(json.dumps([row._asdict() | {"bound": row.bound} for row in rows], indent=2))
+        print(to_json([row._asdict() | {"bound": row.bound} for row in rows]))
     else:
         print(parity.table(rows))
     return 0 if all(row.holds for row in rows) else 1

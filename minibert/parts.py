@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,15 @@ TAKEN: dict[Part, str] = {
 def is_in(part: Part, number: int) -> bool:
     """Whether a part takes the text of this number, counted from 0."""
     return part == "all" or (part == "dev") == (number % HELD_OUT == 0)
+
+
+def add_files(parser: argparse.ArgumentParser, what: str, unit: str) -> None:
+    """The flags --train and --dev; what, unit: as for `shares`."""
+    parser.add_argument("--train", metavar="FILE", help=f"the {what} to train on, instead of those "
+        "of --data")  # fmt: skip
+    parser.add_argument("--dev", metavar="FILE", help=f"the {what} to score on, instead of those "
+        f"of --data; where there are none, every {HELD_OUT}th {unit} of the training file is held "
+        "out for that, from the first one on")  # fmt: skip
 
 
 def find_files(

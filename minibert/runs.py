@@ -29,10 +29,18 @@ Settings = dict[str, Any]
 VERSIONS = ("torch", "tokenizers", "safetensors", "numpy")
 
 
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """That of a training script: a flag that is not given is not in its namespace, so that a recipe
+    or a resumed run can fill it in."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The flags that both training scripts have. The parser must have
-    argument_default=argparse.SUPPRESS: a flag that is not given is then not in the namespace, so
-    that a recipe or a resumed run can fill it in."""
+    """The flags that all training scripts have."""
     add = parser.add_argument
     add("--weights", help="checkpoint to start from: a directory, a name in weights/, a run, or a "
         "checkpoint on the Hugging Face hub")  # fmt: skip

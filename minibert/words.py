@@ -9,7 +9,16 @@ from typing import Any
 
 from minibert.errors import UserError
 
-JSON_HELP = "print JSON, for programs"
+
+def add_model(parser: argparse.ArgumentParser, script: str, head: str) -> None:
+    """The flag for a model that `script` has trained, or transformers with the same head."""
+    parser.add_argument("--model", required=True, metavar="RUN", help=f"a run of {script}, or a "
+        f"{head} checkpoint of transformers: a directory or a name on the Hugging Face "
+        "hub")  # fmt: skip
+
+
+def add_json(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument("--json", action="store_true", help=f"print JSON, for programs{more}")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,6 @@ model is made at home in new texts before it is fine-tuned on them (Gururangan e
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
 import lzma
@@ -218,11 +217,7 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = runs.new_parser(__doc__)
     parser.add_argument("--text", action="append", metavar="FILE", help="a passage a line, .xz "
         "too; or .json with questions, for their contexts; repeat it for several")  # fmt: skip
     runs.add_options(parser)

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.errors import UserError
-from minibert.words import JSON_HELP, add_device, directory_for, to_json
+from minibert.words import add_device, add_json, add_model, directory_for, to_json
 
 if TYPE_CHECKING:
     from minibert.cls.classify import Classifier, Verdict
     from minibert.cls.encoding import Texts
     from minibert.cls.probe import Case
 
-MODEL_HELP = (
-    "a run of train_cls.py, or a classification checkpoint of transformers: a directory or a name "
-    "on the Hugging Face hub"
-)
+RUNS = ("train_cls.py", "classification")  # whose models are asked here
 SHOWN_LABELS = 5  # of a text's classes
 SHOWN_FLIPS = 20
 TABLES = (".tsv", ".csv", ".jsonl", ".json")
@@ -41,7 +38,7 @@ def add_commands(commands: Any) -> None:
         epilog='example: minibert classify --model runs/sst2 "a film to love" "I DO NOT LOVE YOU!"',
     )
     words.add_argument("texts", nargs="*", metavar="TEXT")
-    words.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
+    add_model(words, *RUNS)
     words.add_argument(
         "--pair", action="append", metavar="TEXT", help="the second text, for a model that was "
         "trained on pairs; one for each TEXT, after all of them"
@@ -51,10 +48,7 @@ def add_commands(commands: Any) -> None:
         "reads stdin; or, by the ending of its name, a table (.tsv, .csv, .jsonl) as train_cls.py "
         "reads it, without labels if need be"
     )  # fmt: skip
-    words.add_argument(
-        "--json", action="store_true", help=f"{JSON_HELP}: a list, an entry for each text; where "
-        "it asks, one object a line"
-    )  # fmt: skip
+    add_json(words, ": a list, an entry for each text; where it asks, one object a line")
     add_device(words)
     words.set_defaults(run=_classify)
 
@@ -65,7 +59,7 @@ def add_commands(commands: Any) -> None:
         'lists the texts whose label flips ("I dO nOT LOVE YOU!"). With an uncased model none can.',
         epilog="example: minibert probe-case --model runs/sst2 --data sst2",
     )
-    probe.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
+    add_model(probe, *RUNS)
     probe.add_argument("--data", required=True, metavar="NAME|FILE|DIR", help="sst2; a file of "
         "labelled texts (TSV, CSV or JSON Lines); or a directory with one called dev*")  # fmt: skip
     probe.add_argument("--text-column", metavar="NAME|N", help="as for train_cls.py")
@@ -73,7 +67,7 @@ def add_commands(commands: Any) -> None:
     probe.add_argument("--label-column", metavar="NAME|N", help="likewise")
     probe.add_argument("--seed", type=int, default=0, help="of the random case (default: 0)")
     probe.add_argument("--out", metavar="DIR", help="write probe_case.json and flips.tsv there")
-    probe.add_argument("--json", action="store_true", help=f"{JSON_HELP}, with every flip")
+    add_json(probe, ", with every flip")
     add_device(probe)
     probe.set_defaults(run=_probe_case)
 

@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from minibert.errors import UserError
 from minibert.metrics import Metric, score_all
-from minibert.words import JSON_HELP, add_device, directory_for, to_json
+from minibert.words import add_device, add_json, add_model, directory_for, to_json
 
 if TYPE_CHECKING:
     from minibert.qa.reading import QuestionSet
 
-MODEL_HELP = (
-    "a run of train_qa.py, or a question-answering checkpoint of transformers: a directory or a "
-    "name on the Hugging Face hub"
-)
+RUNS = ("train_qa.py", "question-answering")  # whose models are asked here
 DATA_HELP = (
     "cmrc2018, squad, squad2 or drcd (fetched on first use); a file in the layout of SQuAD or of "
     "CMRC; or a directory that holds one"
@@ -45,15 +42,12 @@ def add_commands(commands: Any) -> None:
         epilog="example: minibert ask --model runs/squad --context article.txt "
         '--question "Who won?" --question "When?"',
     )
-    ask.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
+    add_model(ask, *RUNS)
     ask.add_argument(
         "--context", required=True, metavar="FILE", help="a text in UTF-8; - reads it from stdin"
     )
     ask.add_argument("--question", action="append", metavar="TEXT", help="repeat it for several")
-    ask.add_argument(
-        "--json", action="store_true", help=f"{JSON_HELP}: a list, an entry for each --question; "
-        "without --question, one object a line"
-    )  # fmt: skip
+    add_json(ask, ": a list, an entry for each --question; without --question, one object a line")
     add_device(ask)
     ask.set_defaults(run=_ask)
 
@@ -65,7 +59,7 @@ def add_commands(commands: Any) -> None:
         "that it was scored by then.",
         epilog="example: minibert evaluate --model runs/squad --data squad --out scores",
     )
-    evaluate.add_argument("--model", required=True, metavar="RUN", help=MODEL_HELP)
+    add_model(evaluate, *RUNS)
     evaluate.add_argument(
         "--data", required=True, metavar="NAME|FILE|DIR", help=f"{DATA_HELP} called dev*.json"
     )
@@ -77,7 +71,7 @@ def add_commands(commands: Any) -> None:
         "--metric", choices=METRICS, help="whose rules to score by (default: the run's; for a "
         "checkpoint from elsewhere by the language)"
     )  # fmt: skip
-    evaluate.add_argument("--json", action="store_true", help=JSON_HELP)
+    add_json(evaluate)
     add_device(evaluate)
     evaluate.set_defaults(run=_evaluate)
     add_data_commands(commands)
@@ -101,7 +95,7 @@ def add_data_commands(commands: Any) -> None:
     score.add_argument(
         "--metric", choices=METRICS, help="whose rules to score by (default: by the language)"
     )
-    score.add_argument("--json", action="store_true", help=JSON_HELP)
+    add_json(score)
     score.set_defaults(run=_score)
 
     peek = commands.add_parser(
