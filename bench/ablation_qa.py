@@ -142,7 +142,7 @@ class AblationTask(QATask):
 def prepare(settings: runs.Settings, device: torch.device, resumed: Path | None) -> Training:
     """The loop with all that it needs, and the fault."""
     settings = runs.DEFAULTS | DEFAULTS | settings
-    runs.check_given(settings, "train", "dev", "weights", "out")
+    runs.check_given(settings, "train", "dev", "weights")
     train, dev = read_questions(settings["train"]), read_questions(settings["dev"])
     data = {"train": train.as_dict(), "dev": dev.as_dict()}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)

@@ -141,7 +141,7 @@ def open_run(
     directory itself comes later, with `start`: a mistake in the settings leaves none behind.
     """
     recipe = recipe_of(settings, device)
-    run = resumed or directory_for(settings)
+    run = resumed or directory_for(settings, data)
     if resumed:
         check_data(resumed, data)
     make_repeatable(device)
@@ -180,21 +180,18 @@ def read_run_json(run: Path) -> dict[str, Any]:
     return facts
 
 
-def directory_for(settings: Settings) -> Path:
+def directory_for(settings: Settings, data: Mapping[str, Any]) -> Path:
     """Where a new run goes; that it can, all processes learn from the main one.
 
     Raises:
         UserError: it is there already and not empty.
     """
-    run = Path(settings.get("out") or usual_name(settings))
+    source = settings.get("data") or next(iter(data.values()))["file"]
+    weights = Path(settings["weights"]).name
+    usual = f"runs/{Path(source).stem}-{weights}-{settings['seed']}"
+    run = Path(settings.get("out") or usual)
     distributed.in_main(lambda: check_new(run))
     return run
-
-
-def usual_name(settings: Settings) -> str:
-    """runs/DATA-WEIGHTS-SEED."""
-    data = Path(str(settings["data"] or settings["train"])).stem
-    return f"runs/{data}-{Path(str(settings['weights'])).name}-{settings['seed']}"
 
 
 def check_new(run: Path) -> None:

@@ -102,8 +102,10 @@ def test_it_learns_what_stands_where(folder: Path) -> None:
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(folder, "whole", save_every=5) == 0
-    assert f"; saved in {folder}/whole\n" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert train(folder, "whole", save_every=5, out=None) == 0
+    assert "; saved in runs/text-weights-0\n" in capsys.readouterr().err
+    (folder / "runs/text-weights-0").rename(folder / "whole")
     step, left = Training.step, 13
 
     def killed(self: Training, examples: list[int]) -> bool:
@@ -135,7 +137,7 @@ def test_what_cannot_be_a_run_is_refused_before_text_is_read(
     (tmp_path / "thesis.txt").touch()
     for flags, says in (
         ({"out": tmp_path}, f"{tmp_path} exists already and is no run; choose another --out"),
-        ({"out": None}, "--out is missing; --help says what it is"),
+        ({"weights": None}, "--weights is missing; --help says what it is"),
         ({"text": tmp_path / "absent.txt"}, "absent.txt does not exist"),
     ):
         assert train(folder, "refused", **flags) == 2

@@ -188,7 +188,7 @@ class HiddenPlaces(nn.Module):
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
     """The loop with all that it needs."""
     settings = runs.DEFAULTS | RECIPE | settings
-    runs.check_given(settings, "text", "weights", "out")
+    runs.check_given(settings, "text", "weights")
     paths = [Path(name) for name in settings["text"]]
     sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
     data = {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
