@@ -13,15 +13,12 @@ of two directions), L labels.
 from __future__ import annotations
 
 import torch
-from plain_loop import fine_tune, options, report
+from plain_loop import options, read_task, report, train_and_score
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from minibert import hub
-from minibert.cls.reading import read_texts
-from minibert.cls.task import ClsSettings, ClsTask
 from minibert.tokenizer import load_tokenizer
-from minibert.train import autocast
 
 E, H = 128, 128
 DROPOUT = 0.3
@@ -53,21 +50,12 @@ def main() -> None:
     parser = options(__doc__, epochs=3, batch_size=64, lr=1e-3, max_length=128)
     parser.add_argument("--tokens", required=True, help="a checkpoint, for its vocabulary alone")
     args = parser.parse_args()
-    train = read_texts(args.train)
-    dev = read_texts(args.dev, like=train)
-    torch.manual_seed(args.seed)
     tokenizer = load_tokenizer(hub.find(args.tokens))
-    model = LSTMClassifier(tokenizer.get_vocab_size(), len(train.labels))
-    settings = ClsSettings(args.max_length, head_tail=False)
-    task = ClsTask(tokenizer, settings, train.labels, dev, train, limit=args.limit)
-    epochs = []
-    for seconds in fine_tune(model, task, args):
-        with autocast(torch.device("cpu"), args.precision):
-            scores, _ = task.evaluate(model)
-        rate = sum(task.lengths) / seconds
-        epochs.append(scores | {"seconds": round(seconds, 1), "tokens_per_second": round(rate, 1)})
+    task = read_task(tokenizer, args)
+    torch.manual_seed(args.seed)
+    model = LSTMClassifier(tokenizer.get_vocab_size(), len(task.labels))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    facts = {"settings": vars(args), "parameters": parameters, "scores": scores, "epochs": epochs}
+    facts = {"settings": vars(args), "parameters": parameters, **train_and_score(model, task, args)}
     report(facts, args.out)
 
 

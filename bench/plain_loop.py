@@ -1,7 +1,8 @@
 """The loop of the references: as plain as can be, with the batches and the recipe of ours.
 
 It knows no checkpoints, no processes and no logs, so that what differs is the model and the loop
-alone. `reference_qa.py`, `reference_cls.py` and `lstm_sst2.py` train with it.
+alone. `reference_qa.py`, `reference_cls.py` and `lstm_sst2.py` train with it; the latter two also
+read and score with what is here.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from tqdm import tqdm
 
 from minibert.batches import length_grouped_batches
+from minibert.cls.reading import read_texts
+from minibert.cls.task import ClsSettings, ClsTask
 from minibert.train import Task, autocast
 
 
@@ -49,6 +53,25 @@ def fine_tune(model: nn.Module, task: Task, args: argparse.Namespace) -> Iterato
             optimizer.zero_grad()
             rise.step()
         yield time.monotonic() - began
+
+
+def read_task(tokenizer: Tokenizer, args: argparse.Namespace) -> ClsTask:
+    """The texts of --train and --dev, read and encoded as by train_cls.py."""
+    train = read_texts(args.train)
+    dev = read_texts(args.dev, like=train)
+    settings = ClsSettings(args.max_length, head_tail=False)
+    return ClsTask(tokenizer, settings, train.labels, dev, train, limit=args.limit)
+
+
+def train_and_score(model: nn.Module, task: ClsTask, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains in place, and scores after each epoch; gives the last scores, and each epoch's."""
+    epochs = []
+    for seconds in fine_tune(model, task, args):
+        with autocast(torch.device("cpu"), args.precision):
+            scores, _ = task.evaluate(model)
+        rate = sum(task.lengths) / seconds
+        epochs.append(scores | {"seconds": round(seconds, 1), "tokens_per_second": round(rate, 1)})
+    return {"scores": scores, "epochs": epochs}
 
 
 def share(step: int, steps: int) -> float:

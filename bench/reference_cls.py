@@ -11,15 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from plain_loop import fine_tune, options, report
+from plain_loop import options, read_task, report, train_and_score
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from minibert import hub
-from minibert.cls.reading import read_texts
-from minibert.cls.task import ClsSettings, ClsTask
 from minibert.tokenizer import load_tokenizer
-from minibert.train import autocast
 
 
 class Theirs(nn.Module):
@@ -40,20 +37,11 @@ def main() -> None:
     parser = options(__doc__, epochs=3, batch_size=32, lr=2e-5, max_length=128)
     parser.add_argument("--weights", required=True)
     args = parser.parse_args()
-    train = read_texts(args.train)
-    dev = read_texts(args.dev, like=train)
-    torch.manual_seed(args.seed)
     checkpoint = hub.find(args.weights)
-    model = Theirs(checkpoint, len(train.labels))
-    settings = ClsSettings(args.max_length, head_tail=False)
-    task = ClsTask(load_tokenizer(checkpoint), settings, train.labels, dev, train, limit=args.limit)
-    epochs = []
-    for seconds in fine_tune(model, task, args):
-        with autocast(torch.device("cpu"), args.precision):
-            scores, _ = task.evaluate(model)
-        rate = sum(task.lengths) / seconds
-        epochs.append(scores | {"seconds": round(seconds, 1), "tokens_per_second": round(rate, 1)})
-    report({"settings": vars(args), "scores": scores, "epochs": epochs}, args.out)
+    task = read_task(load_tokenizer(checkpoint), args)
+    torch.manual_seed(args.seed)
+    model = Theirs(checkpoint, len(task.labels))
+    report({"settings": vars(args), **train_and_score(model, task, args)}, args.out)
 
 
 if __name__ == "__main__":
