@@ -34,7 +34,7 @@ from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import QuestionSet, read_questions
 from minibert.qa.task import EVALUATION_BATCH, QASettings, QATask, to_json, without_padding
 from minibert.qa.windows import Windows, make_windows
-from minibert.tokenizer import load_tokenizer
+from minibert.tokenizer import load_tokenizer, tokenize
 from minibert.train import Training
 
 DEFAULTS: runs.Settings = {
@@ -74,7 +74,7 @@ def search_labels(windows: Windows, tokenizer: Tokenizer) -> tuple[Windows, dict
     question that has one elsewhere points at [CLS], as ever: the notebook had no second windows.
     """
     texts = [question.answers[0].text for question in windows.questions]
-    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    encodings = list(tokenize(texts, tokenizer))
     hits = [first_hit(w.input_ids.tolist(), encodings[w.question].ids) for w in windows.windows]
     found = {w.question for w, hit in zip(windows.windows, hits, strict=True) if hit}
     kept, wrong = [], set()

@@ -9,10 +9,11 @@ each word is then cut into the longest pieces that the vocabulary has (Wordpiece
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -24,6 +25,7 @@ from minibert.errors import UserError
 from minibert.files import as_json, as_text, read_json, write_whole
 
 SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+CHUNK = 1024  # texts tokenized at once: the library's own records are some 100 bytes a token
 # The settings in tokenizer_config.json, and what BertNormalizer calls them.
 SETTINGS = {
     "do_lower_case": "lowercase",
@@ -118,6 +120,12 @@ def _set_up(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
     )
+
+
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Encoding]:
+    """The tokens of each text, without [CLS] and [SEP]."""
+    for i in range(0, len(texts), CHUNK):
+        yield from tokenizer.encode_batch(texts[i : i + CHUNK], add_special_tokens=False)
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: BertConfig, name: str | Path) -> None:

@@ -30,7 +30,7 @@ from minibert.config import BertConfig
 from minibert.errors import UserError
 from minibert.model import BertForMaskedLM
 from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
+from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, tokenize
 
 # Signs of Chinese typesetting that bert-base-chinese's vocabulary lacks, and what they are like.
 NEW = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-", "–": "-", "…": "."}
@@ -43,9 +43,8 @@ def choose_entries(tokenizer: Tokenizer, texts: Sequence[str], entries: int) -> 
         UserError: there is no room for what must be in it.
     """
     counts: Counter[str] = Counter()
-    for first in range(0, len(texts), 1000):
-        for encoding in tokenizer.encode_batch(texts[first : first + 1000]):
-            counts.update(encoding.tokens)
+    for encoding in tokenize(texts, tokenizer):
+        counts.update(encoding.tokens)
     have = tokenizer.get_vocab()
     written = string.ascii_lowercase + string.digits + string.punctuation
     pieces = [f"##{char}" for char in string.ascii_lowercase + string.digits]
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = load_tokenizer(out)
     save_tokenizer(tokenizer, out)
     unknown = tokenizer.get_vocab()[SPECIAL["unk"]]
-    ids = [i for e in tokenizer.encode_batch(texts[:1000], add_special_tokens=False) for i in e.ids]
+    ids = [i for encoding in tokenize(texts[:1000], tokenizer) for i in encoding.ids]
     size = sum(p.numel() for p in model.parameters())
     say(
         f"{out}: {len(vocabulary):,} entries, {len(args.layers)} layers, {size:,} parameters; "

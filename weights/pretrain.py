@@ -33,7 +33,7 @@ from minibert.errors import UserError
 from minibert.model import BertForMaskedLM
 from minibert.qa.reading import read_questions
 from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
+from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, tokenize
 from minibert.train import Training
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -75,11 +75,9 @@ def cut_pieces(passages: Sequence[str], tokenizer: Tokenizer, max_length: int) -
     """Passages in pieces of at most `max_length` tokens; rests under 16 tokens are left out."""
     cls_id, sep_id = (tokenizer.token_to_id(SPECIAL[name]) for name in ("cls", "sep"))
     room, pieces = max_length - 2, []
-    for first in range(0, len(passages), 1000):  # the library's own records are large
-        some = tokenizer.encode_batch(passages[first : first + 1000], add_special_tokens=False)
-        for ids in (encoding.ids for encoding in some):
-            cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
-            pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
+    for ids in (encoding.ids for encoding in tokenize(passages, tokenizer)):
+        cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
+        pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
     return pieces
 
 

@@ -151,14 +151,15 @@ def described(verdict: Verdict) -> list[str]:
 
 def table(verdicts: Sequence[Verdict]) -> list[str]:
     """A line a text."""
+    width = max(len(verdict.label) for verdict in verdicts)
+    return [f"{v.label:{width}}  {v.probability:.4f}  {shown(v.text, v.pair)}" for v in verdicts]
+
+
+def shown(text: str, pair: str | None) -> str:
+    """A text, or the two of a pair, on one line."""
     from minibert.report import on_one_line
 
-    width = max(len(verdict.label) for verdict in verdicts)
-    return [
-        f"{v.label:{width}}  {v.probability:.4f}  "
-        + on_one_line(v.text if v.pair is None else f"{v.text} | {v.pair}")
-        for v in verdicts
-    ]
+    return on_one_line(text if pair is None else f"{text} | {pair}")
 
 
 # probe-case
@@ -209,8 +210,6 @@ def facts_of(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 def report(cases: Sequence[Case], lower_cases: bool) -> list[str]:
     """A table of the four spellings, and the flips that the model is surest of."""
-    from minibert.report import on_one_line
-
     lines = [f"{'case':12}  accuracy  macro F1  flips  texts with other tokens"]
     for case in cases:
         figures = f"{case.scores.accuracy:8.4f}  {case.scores.macro_f1:8.4f}"
@@ -223,9 +222,8 @@ def report(cases: Sequence[Case], lower_cases: bool) -> list[str]:
         ]
     flips = sorted((flip for case in cases for flip in case.flips), key=lambda f: -f.probability)
     for flip in flips[:SHOWN_FLIPS]:
-        text = flip.text if flip.pair is None else f"{flip.text} | {flip.pair}"
         verdict = f"{flip.label} -> {flip.flipped} ({flip.probability:.4f}), gold {flip.gold}"
-        lines += ["", on_one_line(text), f"  {verdict}"]
+        lines += ["", shown(flip.text, flip.pair), f"  {verdict}"]
     if len(flips) > SHOWN_FLIPS:
         lines += ["", f"and {len(flips) - SHOWN_FLIPS:,} more: --json or --out gives all"]
     return lines

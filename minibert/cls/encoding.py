@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from minibert.errors import UserError
-from minibert.tokenizer import SPECIAL
+from minibert.tokenizer import SPECIAL, tokenize
 
 Ints: TypeAlias = NDArray[np.int32]
 Texts: TypeAlias = Sequence[tuple[str, str | None]]  # each text with its second one, or None
 
-CHUNK = 1024  # texts tokenized at once: the library's own records are some 100 bytes a token
 # Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1: the best way to
 # cut was to keep the first 128 and the last 382 of 510 tokens, here to scale.
 HEAD_SHARE = 128 / 510
@@ -55,11 +54,11 @@ def encode(
     check_length(max_length, any(pair is not None for _, pair in texts))
     vocabulary = tokenizer.get_vocab()
     cls, sep = [vocabulary[SPECIAL["cls"]]], [vocabulary[SPECIAL["sep"]]]
-    first = tokenize([text for text, _ in texts], tokenizer)
-    seconds = iter(tokenize([pair for _, pair in texts if pair is not None], tokenizer))
+    firsts = tokenize([text for text, _ in texts], tokenizer)
+    seconds = tokenize([pair for _, pair in texts if pair is not None], tokenizer)
     rows, n_cut = [], 0
-    for ids, (_, pair) in zip(first, texts, strict=True):
-        parts = [ids] if pair is None else [ids, next(seconds)]
+    for first, (_, pair) in zip(firsts, texts, strict=True):
+        parts = [first.ids] if pair is None else [first.ids, next(seconds).ids]
         kept = fit([len(part) for part in parts], max_length - 1 - len(parts))
         n_cut += kept != [len(part) for part in parts]
         parts = [shorten(part, n, head_tail) for part, n in zip(parts, kept, strict=True)]
@@ -68,15 +67,6 @@ def encode(
         joined = np.array([token for segment in segments for token in segment], np.int32)
         rows.append(Encoded(joined, types.astype(np.int32)))
     return Encodings(rows, n_cut)
-
-
-def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids of each text, without [CLS] and [SEP]."""
-    return [
-        encoding.ids
-        for i in range(0, len(texts), CHUNK)
-        for encoding in tokenizer.encode_batch(texts[i : i + CHUNK], add_special_tokens=False)
-    ]
 
 
 def fit(lengths: list[int], room: int) -> list[int]:

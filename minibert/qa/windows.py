@@ -28,13 +28,12 @@ from tokenizers import Encoding, Tokenizer
 
 from minibert.errors import UserError
 from minibert.qa.reading import Question
-from minibert.tokenizer import SPECIAL
+from minibert.tokenizer import SPECIAL, tokenize
 
 Ints: TypeAlias = NDArray[np.int32]
 
 N_SPECIAL = 3  # [CLS] and twice [SEP]
 USUAL_QUESTION = 64  # tokens; what run_squad.py reserves for the question, --max_query_length
-CHUNK = 1024  # texts tokenized at once: the library's own records are some 100 bytes a token
 
 
 class Context(NamedTuple):
@@ -206,11 +205,8 @@ def token_span(context: Context, start: int, end: int) -> tuple[int, int] | None
 def tokenize_contexts(texts: Sequence[str], tokenizer: Tokenizer) -> list[Context]:
     """The Context of each text. Equal texts are tokenized once and share one."""
     distinct = list(dict.fromkeys(texts))
-    contexts: dict[str, Context] = {}
-    for i in range(0, len(distinct), CHUNK):
-        chunk = distinct[i : i + CHUNK]
-        encodings = tokenizer.encode_batch(chunk, add_special_tokens=False)
-        contexts |= {t: locate_tokens(t, e) for t, e in zip(chunk, encodings, strict=True)}
+    encodings = tokenize(distinct, tokenizer)
+    contexts = {t: locate_tokens(t, e) for t, e in zip(distinct, encodings, strict=True)}
     return [contexts[text] for text in texts]
 
 
@@ -235,10 +231,7 @@ def tokenize_questions(
     questions: Sequence[Question], tokenizer: Tokenizer, limit: int
 ) -> list[list[int]]:
     """The ids of each question, cut at `limit` tokens, of which a warning tells."""
-    ids: list[list[int]] = []
-    for i in range(0, len(questions), CHUNK):
-        texts = [question.question for question in questions[i : i + CHUNK]]
-        ids += [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    ids = [e.ids for e in tokenize([q.question for q in questions], tokenizer)]
     cut = [q.id for q, tokens in zip(questions, ids, strict=True) if len(tokens) > limit]
     if cut:
         named = ", ".join(cut[:10]) + (f" and {len(cut) - 10} more" if len(cut) > 10 else "")
