@@ -137,6 +137,10 @@ def test_no_text_of_one_part_contains_one_of_the_other() -> None:
         assert any(f" {example.text} " in f" {held_out.text} " for held_out in dev)
     assert split_sst2.split(examples, 9, seed=1) == (train, dev)
     assert split_sst2.split(examples, 9, seed=2)[1] != dev
+    same, with_phrases = split_sst2.split(examples, 9, seed=1, phrases=4)
+    long_parts = [example for example in dropped if len(example.text.split()) >= 4]
+    assert same == train and long_parts
+    assert {e.text for e in with_phrases} == {e.text for e in [*dev, *long_parts]}
 
 
 def test_the_parts_are_read_as_any_data(
