@@ -16,11 +16,12 @@ import torch
 
 from minibert import runs
 from minibert.cli import guard
+from minibert.datasets import MANIFEST
 from minibert.metrics import Metric
 from minibert.model import BertForQuestionAnswering
-from minibert.parts import HELD_OUT, find_files, shares
+from minibert.parts import find_files, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import QuestionSet, read_questions
+from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
 from minibert.report import say
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "train*.json and dev*.json")  # fmt: skip
     add("--train", metavar="FILE", help="the questions to train on, instead of those of --data")
     add("--dev", metavar="FILE", help="the questions to score on, instead of those of --data; "
-        f"where there are none, every {HELD_OUT}th context of the training file is held out for "
+        f"where there are none, {EVERY_NTH} of the training file is held out for "
         "that, from the first one on")  # fmt: skip
     add("--doc-stride", type=runs.positive(int), metavar="TOKENS", help="from one window's start "
         "to the next's, where a text is longer than --max-length; as in run_squad.py "
@@ -107,11 +108,10 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
 
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
-    names = "cmrc2018 (or squad, squad2, drcd, a file or a directory)"
-    files = find_files(settings, names, parts=("train", "dev"), suffixes=(".json",))
+    files = find_files(settings, MANIFEST, parts=("train", "dev"), suffixes=(".json",))
     questions = {
         part: read_questions(path, share)
-        for part, (path, share) in shares(files, "questions", "context").items()
+        for part, (path, share) in shares(files, "questions", EVERY_NTH).items()
     }
     for found in questions.values():
         say(found.summary())
