@@ -17,14 +17,15 @@ import torch
 from minibert import runs
 from minibert.cli import guard
 from minibert.cls.encoding import check_length
-from minibert.cls.reading import TextSet
-from minibert.cls.sets import add_columns, read_sets
+from minibert.cls.reading import TAKEN, TextSet
+from minibert.cls.sets import read_sets
 from minibert.cls.task import ClsSettings, ClsTask, load_model
 from minibert.metrics import is_chinese
 from minibert.parts import add_files
 from minibert.report import say
 from minibert.tokenizer import check_model, load_tokenizer
 from minibert.train import Training
+from minibert.words import add_columns
 
 # The paper chose the learning rate for each task on its dev set, among 5e-5, 4e-5, 3e-5 and 2e-5;
 # one of them and the length are those of the example in the README of google-research/bert.
@@ -53,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data", metavar="NAME|FILE|DIR", help="sst2, fetched on first use; a file of labelled "
         "texts (TSV, CSV or JSON Lines) to train on; or a directory with such files, called "
         "train*, dev* and perhaps test*")  # fmt: skip
-    add_files(result, "texts", "text")
+    add_files(result, "texts", f"{TAKEN['dev']}, of the training file's texts is held out for that: "
+        "equal texts together, and never the only one of a class")  # fmt: skip
     add_columns(result)
     add("--head-tail", action="store_true", help="of a text that is longer than --max-length keep "
         "the first quarter and, for the rest, the end, instead of the beginning alone (Sun et al. "
@@ -89,7 +91,10 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
 def say_what_is_cut(task: ClsTask) -> dict[str, int]:
     """How many texts there are, and how many were too long, also as counts for run.json."""
     counts: dict[str, int] = {}
-    for part, encoded in (("train", task.encoded), ("dev", task.dev_encoded)):
+    encodings = {"train": task.encoded, "dev": task.dev_encoded}
+    if task.test:
+        encodings["test"] = task.test_encoded
+    for part, encoded in encodings.items():
         counts |= {f"{part}_texts": len(encoded.rows), f"{part}_texts_cut": encoded.n_cut}
         if encoded.n_cut:
             kept = "what is at both ends" if task.settings.head_tail else "the beginning"

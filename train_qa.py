@@ -16,11 +16,12 @@ import torch
 
 from minibert import runs
 from minibert.cli import guard
+from minibert.datasets import MANIFEST
 from minibert.metrics import Metric
 from minibert.model import BertForQuestionAnswering
 from minibert.parts import add_files, find_files, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import QuestionSet, read_questions
+from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
 from minibert.report import say
@@ -45,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data", metavar="NAME|FILE|DIR", help="cmrc2018, squad, squad2 or drcd, fetched on first "
         "use; a file of questions to train on, in the layout of SQuAD or CMRC; or a directory with "
         "train*.json and dev*.json")  # fmt: skip
-    add_files(result, "questions", "context")
+    add_files(result, "questions", f"{EVERY_NTH} of the training file is held out for that, from "
+        "the first one on")  # fmt: skip
     add("--doc-stride", type=runs.positive(int), metavar="TOKENS", help="from one window's start "
         "to the next's, where a text is longer than --max-length; as in run_squad.py "
         "(transformers' stride is the overlap of two windows instead)")  # fmt: skip
@@ -100,11 +102,10 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
 
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
-    names = "cmrc2018 (or squad, squad2, drcd, a file or a directory)"
-    files = find_files(settings, names, parts=("train", "dev"), suffixes=(".json",))
+    files = find_files(settings, MANIFEST, parts=("train", "dev"), suffixes=(".json",))
     questions = {
         part: read_questions(path, share)
-        for part, (path, share) in shares(files, "questions", "context").items()
+        for part, (path, share) in shares(files, "questions", EVERY_NTH).items()
     }
     for found in questions.values():
         say(found.summary())

@@ -20,7 +20,7 @@ import shutil
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,7 +167,7 @@ ARCHIVES: dict[str, Archive] = {
 # What people call the parts, in the file names of a directory.
 SPELLINGS = {
     "train": "train|training",
-    "dev": "dev|valid|validation",
+    "dev": "dev|valid|validation|val(?![a-z])",
     "test": "test",
     "trial": "trial",
 }
@@ -178,6 +178,7 @@ def find(
     parts: Sequence[str] = ("train", "dev"),
     *,
     suffixes: Sequence[str] = (".json",),
+    names: Collection[str] | None = None,
     wait: float = 1.0,
 ) -> dict[str, Path]:
     """What `--data` means: the files of a NAME, a FILE or a DIR, by part.
@@ -189,9 +190,11 @@ def find(
     have are left out; UserError if that leaves none, if a directory holds several candidates for a
     part, or if nothing has that name.
 
+    `names` are those of the data sets that the caller can read; None: all.
     `wait` is the pause in seconds before the second try of a download; it doubles with each.
     """
     folder = data_dir() / name_or_path
+    check_kind(name_or_path, names)
     if archive := ARCHIVES.get(name_or_path):
         return archive.find(folder, known_parts(name_or_path, parts, archive.members), wait)
     if sources := MANIFEST.get(name_or_path):
@@ -204,13 +207,23 @@ def find(
         return {"data": path}
     if path.is_dir():
         return _search(path, parts, suffixes)
-    names = [*MANIFEST, *ARCHIVES]
-    near = difflib.get_close_matches(name_or_path.lower(), names, n=1)
+    known = [*(names or (*MANIFEST, *ARCHIVES))]
+    near = difflib.get_close_matches(name_or_path.lower(), known, n=1)
     raise UserError(
         f"no data set, file or directory is called {name_or_path!r}; "
         + (f"did you mean {near[0]}? " if near else "")
-        + f"Known data sets: {', '.join(names)}"
+        + f"Known data sets: {', '.join(known)}"
     )
+
+
+def check_kind(name: str, names: Collection[str] | None) -> None:
+    """Raises UserError for a data set of another task, before it is fetched."""
+    if names and name not in names and name in (*MANIFEST, *ARCHIVES):
+        kind, script = ("questions", "qa") if name in MANIFEST else ("labelled texts", "cls")
+        raise UserError(
+            f"the data set {name} is one of {kind}, for train_{script}.py; here {', '.join(names)} "
+            f"may be named, a file or a directory (./{name}, if you mean one of that name)"
+        )
 
 
 def known_parts(name: str, parts: Sequence[str], known: Mapping[str, object]) -> list[str]:
@@ -233,7 +246,7 @@ def data_dir() -> Path:
 
 def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict[str, Path]:
     """The file of each part: `dev.json`, else `dev*.json`, else a name with the word dev in it."""
-    names = sorted(path.name for path in folder.glob("*") if path.suffix in suffixes)
+    names = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in suffixes)
     endings = "|".join(map(re.escape, suffixes))
     found: dict[str, Path] = {}
     for part in parts:

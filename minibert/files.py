@@ -63,6 +63,8 @@ def decode(raw: bytes, name: str) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         cut_off = error.reason == "unexpected end of data"  # within a character
         advice = "the file seems to be cut off, so get it again" if cut_off else "save it in UTF-8"
+        if raw.startswith((b"\x1f\x8b", b"PK\x03\x04")):  # gzip; zip, as spreadsheets are, too
+            advice = "it is packed or a spreadsheet: unpack it, or save it as CSV"
         raise UserError(
             f"{name} is not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x}, in line "
             f"{line:,}; {advice}"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,48 +14,42 @@ from minibert import datasets
 from minibert.errors import UserError
 from minibert.report import say
 
-# Where one file is all there is: every tenth of its texts is held out, to score on.
+# Where one file is all there is, a tenth of its texts is held out to score on: which, says the room
+# `reading.py` of each task.
 HELD_OUT = 10
 Part = Literal["all", "train", "dev"]
-TAKEN: dict[Part, str] = {
-    "all": "all",
-    "train": f"all but every {HELD_OUT}th",
-    "dev": f"every {HELD_OUT}th",
-}
 
 
-def is_in(part: Part, number: int) -> bool:
-    """Whether a part takes the text of this number, counted from 0."""
-    return part == "all" or (part == "dev") == (number % HELD_OUT == 0)
-
-
-def add_files(parser: argparse.ArgumentParser, what: str, unit: str) -> None:
-    """The flags --train and --dev; what, unit: as for `shares`."""
+def add_files(parser: argparse.ArgumentParser, what: str, held_out: str) -> None:
+    """The flags --train and --dev; what, held_out: "questions", and which of them are held out."""
     parser.add_argument("--train", metavar="FILE", help=f"the {what} to train on, instead of those "
         "of --data")  # fmt: skip
     parser.add_argument("--dev", metavar="FILE", help=f"the {what} to score on, instead of those "
-        f"of --data; where there are none, every {HELD_OUT}th {unit} of the training file is held "
-        "out for that, from the first one on")  # fmt: skip
+        f"of --data; where there are none, {held_out}")  # fmt: skip
 
 
 def find_files(
-    settings: dict[str, Any], names: str, *, parts: Sequence[str], suffixes: Sequence[str]
+    settings: dict[str, Any],
+    names: Collection[str],
+    *,
+    parts: Sequence[str],
+    suffixes: Sequence[str],
 ) -> dict[str, Path]:
     """The file to train on, that to score on where one is named, and further parts that --data has.
 
     Args:
         settings: "data", "train" and "dev", as given on the command line.
-        names: of data sets, for messages.
+        names: of the data sets that the task can learn from.
         parts, suffixes: of files that are looked for in a directory.
 
     Raises:
-        UserError: no training data is named, or twice.
+        UserError: no training data is named, or twice; --data has none.
     """
     files = {part: Path(settings[part]) for part in ("train", "dev") if settings.get(part)}
     if settings.get("data"):
         if len(files) == 2:
             raise UserError("--train and --dev name all data there is to name; leave out --data")
-        found = datasets.find(settings["data"], parts, suffixes=suffixes)
+        found = datasets.find(settings["data"], parts, suffixes=suffixes, names=names)
         if "data" in found:  # a single file
             found = {"train": found["data"]}
             if "train" in files:
@@ -64,25 +58,35 @@ def find_files(
                     "one out, and name the one to score on with --dev"
                 )
         files = found | files
-    if "train" not in files:
+    if "train" not in files and settings.get("data"):
         raise UserError(
-            f"name the data: --data {names}, or --train FILE and --dev FILE; there is no file to "
-            "train on yet"
+            f"{settings['data']} holds no train*{suffixes[0]}, only {list_of(files.values())}; "
+            "name the file to train on with --train FILE"
+        )
+    if "train" not in files:
+        first, *others = names
+        raise UserError(
+            f"name the data: --data {first} (or {', '.join([*others, 'a file or a directory'])}), "
+            "or --train FILE and --dev FILE; there is no file to train on yet"
         )
     return files
 
 
-def shares(files: dict[str, Path], what: str, unit: str) -> dict[str, tuple[Path, Part]]:
+def list_of(files: Collection[Path]) -> str:
+    return ", ".join(path.name for path in files)
+
+
+def shares(files: dict[str, Path], what: str, taken: str) -> dict[str, tuple[Path, Part]]:
     """What is read of each file: all of it, unless train and dev have to share one.
 
-    what, unit: "questions" and "context", of which every tenth is held out; for people.
+    what, taken: "questions" and what of the file is held out, "every 10th context"; for people.
     """
     if "dev" in files:
         return {part: (path, "all") for part, path in files.items()}
     train = files["train"]
     say(
-        f"no {what} to score on are named: every {HELD_OUT}th {unit} of {train.name} is held out "
-        "for that (--dev FILE names others)"
+        f"no {what} to score on are named: {taken} of {train.name} is held out for that (--dev "
+        "FILE names others)"
     )
     rest: dict[str, tuple[Path, Part]] = {part: (path, "all") for part, path in files.items()}
     return rest | {"train": (train, "train"), "dev": (train, "dev")}

@@ -25,6 +25,19 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """The flags that name the columns of a table of labelled texts."""
+    for name, what in (
+        ("text", "holds the text (default: found by its name or its content); a name says, too, "
+        "that the first row holds names"),
+        ("pair", "holds the second text, of pairs"),
+        ("label", "holds the label (default: found as the text is)"),
+    ):  # fmt: skip
+        parser.add_argument(
+            f"--{name}-column", metavar="NAME|N", help=f"the column, by name or number, that {what}"
+        )
+
+
 def directory_for(out: str | None) -> Path | None:
     """What --out names, if it is given. Raises UserError: it is a file."""
     if out and Path(out).exists() and not Path(out).is_dir():

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import labelled
 import pytest
+from labelled import ROWS, lines, pairs, table
 
 from minibert.cls.columns import Wanted
 from minibert.cls.reading import (
     Example,
-    TextSet,
     check_classes,
     check_known,
     in_order,
@@ -24,37 +22,11 @@ from minibert.cls.tables import read_table
 from minibert.errors import UserError
 
 Write = Callable[..., Path]
-ROWS = [
-    ("a fine film", "pos"),
-    ("a bad film", "neg"),
-    ("not bad at all", "pos"),
-    ("not good", "neg"),
-]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def to(content: str | bytes, name: str = "data") -> Path:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return to
-
-
-def table(rows: list[tuple[Any, ...]], separator: str) -> str:
-    """As a program would write it, with quotes where they are needed."""
-    out = io.StringIO()
-    csv.writer(out, delimiter=separator, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
-def lines(rows: list[tuple[Any, ...]], *keys: str) -> str:
-    return "".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows)
-
-
-def pairs(texts: TextSet) -> list[tuple[str, str | None]]:
-    return [(example.text, example.label) for example in texts.examples]
+    return partial(labelled.write, tmp_path)
 
 
 # Layouts.
@@ -239,8 +211,8 @@ def test_columns_that_could_be_several_are_asked_for(write: Write) -> None:
     rows = [(f"one {i}", f"two {i}", f"three {i}", str(i % 2)) for i in range(9)]
     with pytest.raises(UserError, match=r"not clear; name it with --text-column.*columns 1 to 4"):
         read_texts(write(table(rows, "\t")))
-    with pytest.raises(UserError, match="no column can be the label"):
-        read_texts(write(table([(f"a {i}", f"b {i}", f"{i}") for i in range(9)], "\t")))
+    with pytest.raises(UserError, match=r"beside the text .* no column can be the label"):
+        read_texts(write(table([(f"a {i}", f"b {i}", i, f"x{i}") for i in range(9)], "\t")))
 
 
 def test_numbers_and_truth_values_of_json_become_names(write: Write) -> None:
@@ -291,18 +263,6 @@ def test_a_label_that_the_training_set_lacks_is_named_with_its_line(write: Write
         check_known(dev, train)
 
 
-def test_of_a_single_file_every_tenth_text_is_held_out_with_its_doubles(write: Write) -> None:
-    rows = [("text", "label"), *((f"text {i % 40}", str(i % 2)) for i in range(80))]
-    path = write(table(rows, "\t"))
-    train, dev = read_texts(path, part="train"), read_texts(path, part="dev")
-    assert {e.text for e in dev.examples} == {"text 0", "text 10", "text 20", "text 30"}
-    assert len(dev.examples) == 8 and len(train.examples) == 72
-    assert not {e.text for e in train.examples} & {e.text for e in dev.examples}
-    assert "(every 10th text)" in dev.summary()
-    with pytest.raises(UserError, match="too few texts to hold out"):
-        read_texts(write("text\tlabel\none\t1\n"), part="train")
-
-
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
@@ -329,7 +289,7 @@ HEAD = "sentence\tlabel\n"
         ("\n \r\n\t\n", "is empty"),
         ("just words\nand more\n", "no table of texts: its first line has neither a tab"),
         (HEAD, "has a header and no row"),
-        (HEAD + "one\t1\ntwo\n", "line 3: this row has 1 columns where the first has 2; is a tab"),
+        (HEAD + "one\t1\ntwo\n", "line 3: this row has 1 column where the first has 2; is a tab"),
         (HEAD + "one\t1\ntwo\t0\t\n", "line 3: this row has 3 columns"),
         (HEAD + "one\t1\n \t0\n", r"line 3: the text \(column 1 'sentence'\) is empty"),
         (HEAD + "one\t1\ntwo\t\n", r"line 3: the label \(column 2 'label'\) is empty"),
@@ -343,7 +303,10 @@ HEAD = "sentence\tlabel\n"
         ('{"text": "a b", "label": 1}\n[1]\n', "line 2: an object was expected"),
         ('{"text": "a b", "label": 1}\n{"text": "c d"}\n', "line 2: the label .* is missing"),
         ('{"text": "a b", "label": 1}\n{"label": 0}\n', "line 2: the text .* is missing"),
-        ('{"text": "a b", "label": 1}\n{"text": 7, "label": 0}\n', "must be a string, not a int"),
+        (
+            '{"text": "a b", "label": 1}\n{"text": 7, "label": 0}\n',
+            "must be a string, not a number",
+        ),
         ('{"text": "a b", "label": 1}\n{"text": "\\ud83d", "label": 0}\n', "half a character"),
         (
             HEAD.encode() + "好\t1\n坏\t0\n".encode("gbk"),

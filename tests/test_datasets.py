@@ -383,6 +383,16 @@ def test_an_unknown_name_is_an_error_with_the_nearest_known(typed: str, meant: s
     assert (f"did you mean {meant}?" in message) if meant else ("did you mean" not in message)
 
 
+def test_a_data_set_that_the_caller_cannot_read_is_not_fetched(server: Server) -> None:
+    for name, names, script in (("squad", ["sst2"], "qa"), ("sst2", MANIFEST, "cls")):
+        says = (
+            rf"the data set {name} is one of .*, for train_{script}\.py; here {', '.join(names)} "
+        )
+        with pytest.raises(UserError, match=says):
+            find(name, names=names)
+    assert server.seen == []
+
+
 def test_a_file_is_given_back_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "questions.json").write_text("{}")
     assert find(str(tmp_path / "questions.json")) == {"data": tmp_path / "questions.json"}
@@ -396,6 +406,9 @@ def test_a_file_is_given_back_as_it_is(tmp_path: Path) -> None:
         (["cmrc2018_train.json", "cmrc2018_dev.json"], ("train", "dev"), None),
         (["DRCD_training.json", "DRCD_dev.json"], ("train", "dev"), None),
         (["train.json", "validation.json"], ("train", "dev"), None),
+        (["train.json", "val.json"], ("train", "dev"), None),
+        (["mine_train.json", "mine-val.json"], ("train", "dev"), None),
+        (["Train.JSON", "values.json"], ("train", "dev"), ["Train.JSON", None]),
         (["dev.json", "dev_native.json", "x_dev.json"], ("train", "dev"), [None, "dev.json"]),
         (["dev-v2.0.json", "x_dev.json"], ("dev",), ["dev-v2.0.json"]),
         (["train.json", "test.json"], ("test",), ["test.json"]),

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import zipfile
@@ -281,6 +282,12 @@ def test_the_checkpoint_follows_the_language(
     filled = train_cls.with_defaults({"lr": 1e-4}, train)
     assert (filled["weights"], filled["lr"], filled["epochs"]) == (weights, 1e-4, 3)
     assert f"starting from {weights}" in capsys.readouterr().err
+    other = replace(
+        tiny.train.examples[0], text="这 a b c" if weights == "bert-base-cased" else "a"
+    )
+    mixed = replace(train, examples=[other, *train.examples])  # one text alone says little
+    assert train_cls.with_defaults({"lr": 1e-4}, mixed)["weights"] == weights
+    capsys.readouterr()
     assert train_cls.with_defaults({"weights": "mine"}, train)["weights"] == "mine"
     assert capsys.readouterr().err == ""
 
@@ -309,7 +316,8 @@ def test_a_directory_with_a_test_set_and_pairs_and_a_single_file(
     ]
     ended = server.run(tiny.arguments(tmp_path / "one", data=tiny.train.path, **given, limit=7))
     assert ended.code == 0, ended.err
-    assert "every 10th text of train.tsv is held out for that" in ended.err[0]
+    assert "a tenth, drawn by hash, of the texts of train.tsv is held out for that" in ended.err[0]
+    assert "--limit: of 35 texts the first 7 are trained on" in ended.err[0]
     facts = json_of(tmp_path / "one/run.json")
     assert facts["counts"]["train_texts"] == 7 and facts["counts"]["dev_texts"] == 4
 
@@ -317,12 +325,21 @@ def test_a_directory_with_a_test_set_and_pairs_and_a_single_file(
 def test_texts_that_are_too_long_are_counted_and_both_ends_kept_if_asked(
     tiny: TinyCls, server: Server, tmp_path: Path
 ) -> None:
-    ended = server.run(tiny.arguments(tmp_path / "run", max_length=8, head_tail=True, epochs=1))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    test = read_texts(write_texts(folder / "test.tsv", 10, seed=3, labels=False), labelled=False)
+    given = {"data": folder, "max_length": 8, "head_tail": True, "epochs": 1}
+    for part in ("train", "dev"):
+        shutil.copy(tiny.folder / f"{part}.tsv", folder)
+        given[part] = None
+    ended = server.run(tiny.arguments(tmp_path / "run", **given))
     assert ended.code == 0, ended.err
-    n = sum(len(example.text.split()) > 6 for example in tiny.train.examples)
-    assert f"train: {n} of 39 texts had more than 8 tokens and were cut; what is" in ended.err[0]
     facts = json_of(tmp_path / "run/run.json")
-    assert facts["counts"]["train_texts_cut"] == n > 0
+    for part, texts in (("train", tiny.train), ("dev", tiny.dev), ("test", test)):
+        n = sum(len(example.text.split()) > 6 for example in texts.examples)
+        said = f"{part}: {n} of {len(texts.examples)} texts had more than 8 tokens and were cut"
+        assert f"{said}; what is at both ends was kept" in ended.err[0]
+        assert facts["counts"][f"{part}_texts_cut"] == n > 0
     assert facts["settings"]["head_tail"] is True
 
 

@@ -1,13 +1,22 @@
-"""Which column of a table holds the text, which the label: by name, else by content.
+"""Which column of a table holds the text, which the label.
 
-Between `tables.py` and `reading.py`. Whoever knows better says so: `--text-column`,
-`--pair-column`, `--label-column`, each a name or a number from 1.
+Between `tables.py` and `reading.py`. It is found out in this order, see `find_columns`:
+
+1. Whether the first row holds the columns' names, `is_header`. The keys of JSON objects always are.
+2. What is asked for goes before all else: `--text-column`, `--pair-column`, `--label-column`.
+3. By name: the label first, then two texts or one, each by the first name in the lists below that
+   the table has. Who asks for the text alone gets no pair.
+4. By content, for what is missing still: the label is the column whose values come again and again,
+   the text one of several words; a column that is left alone beside the texts is the label.
+
+Where that leaves several columns, none is taken: the user is asked to name it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from minibert.cls.tables import Table
@@ -37,10 +46,17 @@ LABELS = (
     *("标签", "类别", "情感", "分类"),
 )
 USUAL = {*TEXTS, *LABELS, *(name for pair in PAIRS for name in pair)}
+# What repeats as a label does, or is as long as a text, and is neither.
+ASIDE = {
+    *("id", "idx", "index", "uid", "guid", "split", "fold", "subset", "partition"),
+    *("lang", "language", "source", "user", "author", "annotator", "date", "time", "timestamp"),
+}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 LOOKED_AT = 1000  # rows, where the content decides
 NAME_LENGTH = 40  # characters of a header's cell
 ENOUGH = 20  # rows from which on a label that only the first of them has is a header
+
+Rows = list[list[Any]]
 
 
 class Wanted(NamedTuple):
@@ -49,6 +65,14 @@ class Wanted(NamedTuple):
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+
+
+class Places(NamedTuple):
+    """Where the columns stand, counted from 0; None: not found yet, or not there."""
+
+    text: int | None
+    pair: int | None
+    label: int | None
 
 
 class Columns(NamedTuple):
@@ -61,7 +85,11 @@ class Columns(NamedTuple):
 
     def called(self, column: int) -> str:
         """A column as people know it: "column 2 'sentence'"."""
-        return f"column {column + 1}" + (f" {self.names[column]!r}" if self.names else "")
+        return called(column, self.names)
+
+
+def called(column: int, names: Sequence[str] | None) -> str:
+    return f"column {column + 1}" + (f" {names[column]!r}" if names else "")
 
 
 def find_columns(table: Table, wanted: Wanted, *, labelled: bool) -> Columns:
@@ -76,63 +104,38 @@ def find_columns(table: Table, wanted: Wanted, *, labelled: bool) -> Columns:
         UserError: a column that is wanted is not there; no column can be the text or the label, or
             several could be.
     """
-    header = table.keys or [str(cell).strip() for cell in table.rows[0].cells]
-    has_header = bool(table.keys) or is_header(table, header, wanted)
-    names = header if has_header else None
+    first = first_row(table)
+    has_header = bool(table.keys) or is_header(table, first, wanted)
+    names = first if has_header else None
     rows = table.rows if table.keys or not has_header else table.rows[1:]
     if not rows:
         raise UserError(f"{table.path} has a header and no row; is it cut off?")
-    cells = [row.cells for row in rows[:LOOKED_AT]]
-    text, pair, label = (place(table, names, name) for name in wanted)
-    known = [name.lower() for name in header] if has_header else []
-    if label is None:
-        label = first_of(LABELS, known, {text, pair})
-    if text is None and pair is None:
-        text, pair = known_texts(known, {label})
-    elif text is None:
-        text = first_of(TEXTS, known, {label, pair})
-    if label is None and (labelled or text is None):
-        label = label_by_content(cells, {text, pair})
-    if text is None:
-        texts = texts_by_content(cells, {label, pair})
-        if not texts or len(texts) > (2 if pair is None else 1):
-            raise UserError(
-                f"{table.path}: which column holds the text is not clear; name it with "
-                f"--text-column, for there are {described(header, has_header)}"
-            )
-        text, *rest = texts
-        pair = rest[0] if rest else pair
-    if label is None and labelled:
+    if labelled and not table.keys and len(first) == 1:
         raise UserError(
-            f"{table.path}: no column can be the label; name it with --label-column, for there "
-            f"are {described(header, has_header)}"
+            f"{table.path} is no table of texts: its first line has neither a tab (TSV) nor a "
+            "comma (CSV) nor begins with { (JSON Lines); write a text and its label to each line"
         )
-    if len({text, pair, label} - {None}) < 3 - (pair is None) - (label is None):
+    found = Places(*(place(table, names, name) for name in wanted))
+    known = [name.lower() for name in names or []]
+    found = by_name(known, found)
+    found = by_content(table, names, [row.cells for row in rows[:LOOKED_AT]], found, labelled)
+    taken = [column for column in found if column is not None]
+    if len(set(taken)) < len(taken):
         raise UserError(f"{table.path}: text, pair and label must be columns of their own")
-    return Columns(names, text, pair, label)
+    assert found.text is not None
+    return Columns(names, found.text, found.pair, found.label)
 
 
-def place(table: Table, names: list[str] | None, wanted: str | None) -> int | None:
-    """Where a column stands that was asked for by name or by number."""
-    if wanted is None:
-        return None
-    if names and wanted in names:
-        return names.index(wanted)
-    width = len(table.rows[0].cells)
-    if wanted.isdecimal() and 1 <= int(wanted) <= width:
-        return int(wanted) - 1
-    there = described(names or [""] * width, names is not None)
-    raise UserError(f"{table.path} has no column {wanted!r}; there are {there}")
+def first_row(table: Table) -> list[str]:
+    """What holds the columns' names, if they have names."""
+    return table.keys or [as_text(cell) for cell in table.rows[0].cells]
 
 
-def described(header: Sequence[str], has_header: bool) -> str:
-    """What columns there are, for messages."""
-    if has_header:
-        return ", ".join(f"{i} {name!r}" for i, name in enumerate(header, 1))
-    return f"columns 1 to {len(header)} without names"
+def as_text(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip()
 
 
-# Whether the first row holds names.
+# 1. Whether the first row holds names.
 
 
 def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
@@ -140,38 +143,79 @@ def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
 
     It does if one of them is asked for; or if it has usual names for a text and a label; or if it
     has one, and the cells beside it are no numbers and do not stand again below (a text may be the
-    one word "content"); or if it names columns in words of its own: then that of the label is a
-    word over numbers, or a word that none of many rows has.
+    one word "content"); or if it names columns in words of its own, see `names_the_label`, or
+    numbers them from 0 as pandas does. Columns without a name, as that of pandas' index, are not
+    looked at.
     """
-    if any(name in first for name in wanted if name and not name.isdecimal()):
-        return True
     lowered = {cell.lower() for cell in first}
+    if any(name.lower() in lowered for name in wanted if name and not name.isdecimal()):
+        return True
     if lowered & {*LABELS} and lowered & (USUAL - {*LABELS}):
         return True
+    named = {i: cell for i, cell in enumerate(first) if cell}
     below = [row.cells for row in table.rows[1:]]
-    if not below or any(len(cell) > NAME_LENGTH or is_number(cell) for cell in first):
+    if not below:
         return False
-    columns = [{str(cells[i]).strip() for cells in below} for i in range(len(first))]
-    usual = [name.lower() in USUAL for name in first]
-    if any(
-        cell in column
-        for cell, column, is_usual in zip(first, columns, usual, strict=True)
-        if not is_usual
-    ):
+    if len(named) > 1 and [*named.values()] == [str(i) for i in range(len(named))]:
+        return any(is_text(below, i) for i in named)
+    if any(len(cell) > NAME_LENGTH or is_number(cell) for cell in named.values()):
         return False
-    if any(usual):
-        return True
-    label = label_by_content(below[:LOOKED_AT], set())
-    if label is None or not all(first):
+    usual = {i for i, cell in named.items() if cell.lower() in USUAL}
+    if any(any(as_text(row[i]) == named[i] for row in below) for i in named.keys() - usual):
         return False
-    return len(below) >= ENOUGH or all(map(is_number, columns[label]))
+    return bool(usual) or names_the_label(below, [*named])
+
+
+def names_the_label(below: Rows, named: Collection[int]) -> bool:
+    """Whether a word that no other row has in the label's column must be its name: over numbers,
+    over many rows, or over labels of which each occurs more than once."""
+    for i in labels_by_content(below[:LOOKED_AT], named):
+        counts = Counter(as_text(row[i]) for row in below)
+        if len(below) >= ENOUGH or min(counts.values()) > 1 or all(map(is_number, counts)):
+            return True
+    return False
 
 
 def is_number(text: str) -> bool:
     return NUMBER.fullmatch(text) is not None
 
 
-# Columns by name.
+# 2. What is asked for.
+
+
+def place(table: Table, names: list[str] | None, wanted: str | None) -> int | None:
+    """Where a column stands that was asked for by name, in whatever case, or by number."""
+    if wanted is None:
+        return None
+    for name, known in ((wanted, names or []), (wanted.lower(), [n.lower() for n in names or []])):
+        if name in known:
+            return known.index(name)
+    width = len(table.rows[0].cells)
+    if wanted.isdecimal() and 1 <= int(wanted) <= width:
+        return int(wanted) - 1
+    raise UserError(f"{table.path} has no column {wanted!r}; there are {described(names, width)}")
+
+
+def described(names: Sequence[str] | None, width: int) -> str:
+    """What columns there are, for messages."""
+    if names:
+        return ", ".join(f"{i} {name!r}" for i, name in enumerate(names, 1))
+    return f"columns 1 to {width} without names"
+
+
+# 3. Columns by name.
+
+
+def by_name(known: list[str], found: Places) -> Places:
+    """Adds the columns that have usual names."""
+    text, pair, label = found
+    if label is None:
+        label = first_of(LABELS, known, {text, pair})
+    if text is None and pair is None:
+        text, pair = known_texts(known, {label})
+    elif text is None:
+        text = first_of(TEXTS, known, {label, pair})
+    return Places(text, pair, label)
 
 
 def first_of(names: Sequence[str], known: list[str], taken: set[int | None]) -> int | None:
@@ -190,33 +234,88 @@ def known_texts(known: list[str], taken: set[int | None]) -> tuple[int | None, i
     return first_of(TEXTS, known, taken), None
 
 
-# Columns by content.
+# 4. Columns by content.
 
 
-def label_by_content(rows: list[list[Any]], taken: set[int | None]) -> int | None:
-    """The column whose values repeat most; a text would have to occur twice on average."""
-    free = [i for i in range(len(rows[0])) if i not in taken]
-    if len(free) == 1 and len(rows[0]) > 1:
-        return free[0]
-    kinds = {i: len({str(cells[i]).strip() for cells in rows}) for i in free}
-    limits = {i: len(rows) // 2 if is_text(rows, i) else len(rows) - 1 for i in free}
-    repeating = [i for i in free if kinds[i] <= limits[i]]
-    several = [i for i in repeating if kinds[i] > 1]  # one value everywhere tells nothing
-    return min(several or repeating, key=lambda i: kinds[i], default=None)
+def by_content(
+    table: Table, names: list[str] | None, rows: Rows, found: Places, labelled: bool
+) -> Places:
+    """Adds the columns that the values tell; raises UserError for what they do not."""
+    width = len(rows[0])
+    there = described(names, width)
+    aside = {i for i, name in enumerate(names or []) if name.lower() in ASIDE}
+
+    def unclear(what: str, could: Sequence[int]) -> UserError:
+        several = " or ".join(called(i, names) for i in could)
+        return UserError(
+            f"{table.path}: which column holds the {what} is not clear; name it with "
+            f"--{what}-column, for there are {there}"
+            + (f", and {several} could be it" if several else "")
+        )
+
+    text, pair, label = found
+    left = [i for i in range(width) if i not in found]
+    free = [i for i in left if i not in aside]
+    if label is None and len(left) > 1 and (labelled or text is None):
+        labels = labels_by_content(rows, free)
+        if labelled and len(labels) > 1:
+            raise unclear("label", labels)
+        label = labels[0] if len(labels) == 1 else None
+    left = [i for i in left if i != label]
+    if text is None and len(left) == 1:
+        [text] = left
+    if text is None:
+        texts = texts_by_content(rows, [i for i in free if i != label])
+        if not texts or len(texts) > (2 if pair is None else 1):
+            raise unclear("text", texts)
+        text, *rest = texts
+        pair = rest[0] if rest else pair
+    if label is None and labelled:
+        left = [i for i in left if i not in (text, pair)]
+        if len(left) != 1:
+            taken = " and ".join(called(i, names) for i in (text, pair) if i is not None)
+            raise UserError(
+                f"{table.path}: beside the text ({taken}) no column can be the label; name it with "
+                f"--label-column, for there are {there}"
+            )
+        [label] = left
+    return Places(text, pair, label)
 
 
-def texts_by_content(rows: list[list[Any]], taken: set[int | None]) -> list[int]:
+def most_classes(n: int) -> int:
+    """How many classes n texts may have: each occurs twice on average."""
+    return max(n // 2, 2)
+
+
+def labels_by_content(rows: Rows, free: Collection[int]) -> list[int]:
+    """The columns whose values repeat; if there are such, those of several values (one everywhere
+    tells nothing), and of these the ones that are no texts."""
+    kinds = {i: len({as_text(row[i]) for row in rows}) for i in free if is_filled(rows, i)}
+    most = min(most_classes(len(rows)), len(rows) - 1)
+    repeating = [i for i, n in kinds.items() if n <= most]
+    several = [i for i in repeating if kinds[i] > 1] or repeating
+    return [i for i in several if not is_text(rows, i)] or several
+
+
+def texts_by_content(rows: Rows, free: Collection[int]) -> list[int]:
     """The columns whose values are texts; of columns of single words the one with the longest."""
-    free = [i for i in range(len(rows[0])) if i not in taken]
-    if texts := [i for i in free if is_text(rows, i)]:
+    filled = [i for i in free if is_filled(rows, i)]
+    if texts := [i for i in filled if is_text(rows, i)]:
         return texts
-    words = [i for i in free if not all(is_number(str(cells[i])) for cells in rows)]
-    return sorted(words, key=lambda i: -sum(len(str(cells[i])) for cells in rows))[:1]
+    words = [i for i in filled if not all(is_number(as_text(row[i])) for row in rows)]
+    return sorted(words, key=lambda i: -sum(len(as_text(row[i])) for row in rows))[:1]
 
 
-def is_text(rows: list[list[Any]], column: int) -> bool:
+def is_filled(rows: Rows, column: int) -> bool:
+    """Whether at least half of its cells hold something, and none holds several things."""
+    cells = [row[column] for row in rows]
+    is_plain = not any(isinstance(cell, (dict, list)) for cell in cells)
+    return is_plain and 2 * sum(as_text(cell) != "" for cell in cells) >= len(cells)
+
+
+def is_text(rows: Rows, column: int) -> bool:
     """Whether most of its values are more than a word."""
-    return 2 * sum(more_than_a_word(str(cells[column])) for cells in rows) > len(rows)
+    return 2 * sum(more_than_a_word(as_text(row[column])) for row in rows) > len(rows)
 
 
 def more_than_a_word(value: str) -> bool:

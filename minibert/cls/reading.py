@@ -7,18 +7,37 @@ them in words or in numbers; the model's class numbers come from their order, `i
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minibert.cls.columns import Columns, Wanted, find_columns, is_header, is_number
+from minibert.cls.columns import (
+    USUAL,
+    Columns,
+    Wanted,
+    find_columns,
+    first_row,
+    is_header,
+    is_number,
+    most_classes,
+)
 from minibert.cls.tables import Row, Table, read_table
 from minibert.errors import UserError
-from minibert.parts import HELD_OUT, TAKEN, Part, is_in
+from minibert.parts import HELD_OUT, Part
 
 SHOWN_CLASSES = 6
+# Where one file is all there is, see `drawn`.
+TAKEN: dict[Part, str] = {
+    "all": "all",
+    "train": "all but a tenth, drawn by hash",
+    "dev": "a tenth, drawn by hash",
+}
+WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
+KINDS = {dict: "an object", list: "a list", bool: "true or false"}  # of JSON; else a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +80,15 @@ class TextSet:
             counts = Counter(e.label for e in self.examples)
             shown = ", ".join(f"{label}: {counts[label]:,}" for label in self.labels)
             shown = f" ({shown})" if len(counts) <= SHOWN_CLASSES else ""
-            found += [f"label: {c.called(c.label)}", f"{len(counts)} classes{shown}"]
-        taken = "" if self.part == "all" else f" ({TAKEN[self.part]} text)"
+            classes = "1 class" if len(counts) == 1 else f"{len(counts)} classes"
+            found += [f"label: {c.called(c.label)}", f"{classes}{shown}"]
+        taken = "" if self.part == "all" else f" ({TAKEN[self.part]})"
         header = "" if c.names else "no header; "
-        texts = "pairs of texts" if c.pair is not None else "texts"
+        if c.names and self.layout != "jsonl" and not USUAL & {name.lower() for name in c.names}:
+            header = "the first row taken for a header; "
+        texts = "text" if n == 1 else "texts"
+        if c.pair is not None:
+            texts = "pair of texts" if n == 1 else "pairs of texts"
         return f"{self.path.name}{taken}: {n:,} {texts}; {header}{', '.join(found)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,8 +118,7 @@ def read_texts(
         wanted: columns that were asked for.
         labelled: whether each text must have a label; else those of a file without are None.
         like: texts whose columns are to be taken, where the file has the same.
-        part: "dev" takes every tenth text, from the first, "train" the others. Equal texts are
-            one text, so none is in both parts.
+        part: "dev" takes a tenth of the texts, "train" the others, see `drawn`.
 
     Raises:
         UserError: what `read_table` and `find_columns` raise; a text or a label that is empty or
@@ -113,16 +136,22 @@ def read_texts(
     rows = table.rows if table.keys or columns.names is None else table.rows[1:]
     examples = [read_row(row, columns, table.path) for row in rows]
     if part != "all":
-        examples = held_out(examples, part, table.path)
+        held_out = drawn(examples)
+        examples = [e for e in examples if ((e.text, e.pair) in held_out) == (part == "dev")]
+        if not held_out:
+            raise UserError(
+                f"{path} has too few texts to hold out a tenth to score on; name other texts for "
+                "that with --dev FILE"
+            )
     return TextSet(table.path, table.layout, table.sha256, columns, examples, part)
 
 
 def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool) -> Wanted:
     """The columns of another file as this one has them; `wanted` where it has not."""
-    header = table.keys or [str(cell).strip() for cell in table.rows[0].cells]
+    header = first_row(table)
     if not labelled and columns.label is not None:  # a test set has perhaps none
-        names = columns.names
-        if (names[columns.label] not in header) if names else len(header) <= columns.label:
+        names, last = columns.names, max(c for c in columns[1:] if c is not None)
+        if (names[columns.label] not in header) if names else len(header) <= last:
             columns, wanted = columns._replace(label=None), wanted._replace(label=None)
     used = [columns.text, columns.pair, columns.label]
     if columns.names is None:
@@ -143,11 +172,20 @@ def read_row(row: Row, columns: Columns, path: Path) -> Example:
         called = columns.called(columns.pair)
         pair = read_string(row.cells[columns.pair], "second text", called, where)
     if columns.label is not None:
-        label = row.cells[columns.label]
-        if isinstance(label, (bool, int, float)):  # in JSON
-            label = str(label).lower() if isinstance(label, bool) else str(label)
+        label = name_of(row.cells[columns.label])
         label = read_string(label, "label", columns.called(columns.label), where)
     return Example(text, pair, label, row.line)
+
+
+def name_of(label: Any) -> Any:
+    """A label by its name: of JSON's values true and false as they are there, and numbers; of these
+    1.0 is 1, as which pandas writes it in a column that has gaps. What else there is stays."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, (int, float)):
+        label = str(label)
+    is_whole = WHOLE.fullmatch(label.strip()) if isinstance(label, str) else None
+    return is_whole[1] if is_whole else label
 
 
 def read_string(value: Any, what: str, column: str, where: str) -> str:
@@ -155,8 +193,8 @@ def read_string(value: Any, what: str, column: str, where: str) -> str:
     if value is None:
         raise UserError(f"{where}: the {what} ({column}) is missing; add it or remove the line")
     if not isinstance(value, str):
-        kind = type(value).__name__
-        raise UserError(f"{where}: the {what} ({column}) must be a string, not a {kind}; mend it")
+        kind = KINDS.get(type(value), "a number")
+        raise UserError(f"{where}: the {what} ({column}) must be a string, not {kind}; mend it")
     value = value.strip()
     if not value:
         raise UserError(f"{where}: the {what} ({column}) is empty; write it or remove the row")
@@ -169,19 +207,27 @@ def read_string(value: Any, what: str, column: str, where: str) -> str:
     return value
 
 
-def held_out(examples: Sequence[Example], part: Part, path: Path) -> list[Example]:
-    """The examples of one part, see `read_texts`."""
-    numbers: dict[tuple[str, str | None], int] = {}
-    taken = []
+def drawn(examples: Sequence[Example]) -> set[tuple[str, str | None]]:
+    """The tenth of the texts that is held out of a file, to score on.
+
+    Drawn by a hash of the text, so it depends neither on the order of the rows, which often tells
+    the label, nor on chance. Equal texts go together, and a class's only text is not taken.
+    """
+    labels: dict[tuple[str, str | None], set[str | None]] = {}
     for example in examples:
-        if is_in(part, numbers.setdefault((example.text, example.pair), len(numbers))):
-            taken.append(example)
-    if not taken:
-        raise UserError(
-            f"{path} has too few texts to hold out every {HELD_OUT}th to score on; name other "
-            "texts for that with --dev FILE"
-        )
+        labels.setdefault((example.text, example.pair), set()).add(example.label)
+    left = Counter(label for of_text in labels.values() for label in of_text)
+    taken: set[tuple[str, str | None]] = set()
+    for text in sorted(labels, key=hash_of):
+        if len(taken) * HELD_OUT < len(labels) and all(left[label] > 1 for label in labels[text]):
+            taken.add(text)
+            left.subtract(labels[text])
     return taken
+
+
+def hash_of(text: tuple[str, str | None]) -> bytes:
+    """The same on every machine and in every process, as Python's own is not."""
+    return hashlib.sha256("\t".join(part or "" for part in text).encode()).digest()
 
 
 def in_order(labels: Collection[str]) -> list[str]:
@@ -200,7 +246,7 @@ def check_classes(train: TextSet) -> None:
             f"{train.path}: all texts have the label {labels[0]!r} ({column}), so there is nothing "
             "to tell apart; name the label's column with --label-column"
         )
-    if len(labels) > max(len(train.examples) // 2, 2):
+    if len(labels) > most_classes(len(train.examples)):
         raise UserError(
             f"{train.path}: the label ({column}) has {len(labels):,} different values in "
             f"{len(train.examples):,} texts, so it is no class; name another with --label-column"
@@ -209,13 +255,17 @@ def check_classes(train: TextSet) -> None:
 
 def check_known(texts: TextSet, train: TextSet) -> None:
     """Raises UserError for the first label of a dev set that the training set lacks."""
+    if unknown := unknown_label(texts, train):
+        raise UserError(
+            f"{texts.path}, line {unknown.line}: the label {unknown.label!r} does not occur in "
+            f"{train.path}, so no model can learn it; known are {', '.join(train.labels[:20])}"
+        )
+
+
+def unknown_label(texts: TextSet, train: TextSet) -> Example | None:
+    """The first of the texts whose label the training set lacks."""
     known = set(train.labels)
-    for example in texts.examples:
-        if example.label not in known:
-            raise UserError(
-                f"{texts.path}, line {example.line}: the label {example.label!r} does not occur in "
-                f"{train.path}, so no model can learn it; known are {', '.join(train.labels[:20])}"
-            )
+    return next((example for example in texts.examples if example.label not in known), None)
 
 
 def without_labels(texts: TextSet) -> TextSet:

@@ -6,58 +6,88 @@ each other.
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from typing import Any
 
 from minibert import datasets
 from minibert.cls.columns import Wanted
-from minibert.cls.reading import TextSet, check_classes, check_known, read_texts, without_labels
+from minibert.cls.reading import (
+    TAKEN,
+    TextSet,
+    check_classes,
+    check_known,
+    read_texts,
+    unknown_label,
+    without_labels,
+)
 from minibert.errors import UserError
 from minibert.parts import find_files, shares
 from minibert.report import say
 
+SHOWN = 20  # classes, by name
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".txt")  # looked for in a directory
 
 
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """The flags that name columns."""
-    for name, what in (
-        ("text", "holds the text (default: found by its name or its content)"),
-        ("pair", "holds the second text, of pairs"),
-        ("label", "holds the label (default: found likewise)"),
-    ):
-        parser.add_argument(
-            f"--{name}-column", metavar="NAME|N", help=f"the column, by name or number, that {what}"
-        )
-
-
 def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
-    """All texts, checked; says what was understood of them.
+    """All texts, checked; says of each file what was understood of it, before anything is refused.
 
     Raises:
         UserError: what `find_files` and `read_texts` raise; labels that cannot be classes; one of
             the dev set that the training set lacks.
     """
-    names = "sst2 (or a file or a directory)"
-    files = find_files(settings, names, parts=("train", "dev", "test"), suffixes=SUFFIXES)
+    parts = ("train", "dev", "test")
+    files = find_files(settings, datasets.ARCHIVES, parts=parts, suffixes=SUFFIXES)
+    shared = shares(files, "texts", f"{TAKEN['dev']}, of the texts")
     wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
     sets: dict[str, TextSet] = {}
-    for part, (path, share) in sorted(
-        shares(files, "texts", "text").items(), key=lambda item: item[0] != "train"
-    ):
-        sets[part] = read_texts(
+    for part in sorted(shared, key=lambda part: part != "train"):  # the others are read like it
+        path, share = shared[part]
+        texts = read_texts(
             path, wanted, labelled=part != "test", like=sets.get("train"), part=share
         )
-        check_count(settings.get("data"), part, sets[part])
+        sets[part] = with_known_labels(texts, sets["train"]) if part == "test" else texts
+        say(sets[part].summary())
+        check_count(settings.get("data"), part, texts)
     check_classes(sets["train"])
     check_known(sets["dev"], sets["train"])
-    if "test" in sets and sets["test"].has_labels:
-        known = set(sets["train"].labels)
-        if any(example.label not in known for example in sets["test"].examples):
-            sets["test"] = without_labels(sets["test"])  # stand-ins, as -1
-    for texts in sets.values():
-        say(texts.summary())
+    say_what_is_lacking(sets["train"], sets["dev"], settings.get("limit"))
     return sets
+
+
+def with_known_labels(test: TextSet, train: TextSet) -> TextSet:
+    """A test set, without labels where one of them is none of the training set's.
+
+    Stand-ins, one for all texts, as -1, are left out in silence.
+    """
+    unknown = unknown_label(test, train) if test.has_labels else None
+    if unknown is None:
+        return test
+    if len(test.labels) > 1:
+        say(
+            f"note: {test.path}, line {unknown.line}: the label {unknown.label!r} does not occur "
+            f"in {train.path}; the test set is predicted, but not scored"
+        )
+    return without_labels(test)
+
+
+def say_what_is_lacking(train: TextSet, dev: TextSet, limit: int | None) -> None:
+    """Says which classes a score on dev, or a training on the first few texts, knows nothing of."""
+    lacking = classes_lacking(train, dev)
+    if lacking:
+        say(f"note: the texts to score on have none of the class {lacking}")
+    if limit and limit < len(train.examples):
+        first = replace(train, examples=train.examples[:limit])
+        lacking = classes_lacking(train, first)
+        none = f"; none of them is of the class {lacking}" if lacking else ""
+        say(f"--limit: of {len(train.examples):,} texts the first {limit:,} are trained on{none}")
+
+
+def classes_lacking(train: TextSet, texts: TextSet) -> str:
+    """The classes of train that other texts have none of, by name; "" if there are none."""
+    there = set(texts.labels)
+    lacking = [label for label in train.labels if label not in there]
+    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+    return ", ".join(lacking[:SHOWN]) + more
 
 
 def read_dev(name: str, wanted: Wanted) -> TextSet:
@@ -66,7 +96,7 @@ def read_dev(name: str, wanted: Wanted) -> TextSet:
     Raises:
         UserError: there is nothing of that name; what `read_texts` raises.
     """
-    [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES).values()
+    [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES, names=datasets.ARCHIVES).values()
     texts = read_texts(path, wanted)
     check_count(name, "dev", texts)
     return texts

@@ -2,14 +2,16 @@
 
 Three layouts are read, told apart by the file's first line, never by its name:
 
-- JSON Lines: it begins with `{`. One object a line; its keys are the columns.
+- JSON Lines: it begins with `{`. One object a line; the keys are the columns.
 - TSV: it has a tab. Tabs and line ends separate, and a quote is a character like any other, as in
   GLUE's files (and in text/tab-separated-values, as registered with IANA).
-- CSV: it has a comma, or a semicolon as spreadsheets write them where the comma is in numbers.
-  A field in double quotes may hold separators, line ends and, doubled, quotes (RFC 4180).
+- CSV: it has a comma, or a semicolon as spreadsheets write them where the comma is in numbers; of
+  the two the one that gives all rows the same width. A field in double quotes may hold
+  separators, line ends and, doubled, quotes (RFC 4180; spaces before the quotes are left out).
 
-Line ends may be those of Unix, Windows or old Macs. Blank lines are left out. What the columns
-mean, the next room finds out, `columns.py`.
+A file without any of these is a single column: texts without labels. Line ends may be those of
+Unix, Windows or old Macs. Blank lines are left out. What the columns mean, the next room finds
+out, `columns.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +28,12 @@ from minibert.errors import UserError
 from minibert.files import read_text
 
 Cells = list[Any]  # strings; of JSON Lines any JSON value, and None where an object lacks the key
+
+SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+NAMED = re.compile(r"sep=([\t,;])")  # the line that tells Excel which one it is
+ARRAY = re.compile(r"\s*\[\s*\{")
+QUESTIONS = re.compile(r'"qas"\s*:\s*\[')  # in SQuAD's and CMRC's layout
+KEYS_FROM = 1000  # objects of JSON Lines whose keys are columns
 
 
 class Row(NamedTuple):
@@ -48,36 +57,73 @@ def read_table(path: str | Path) -> Table:
     """Reads a whole file.
 
     Raises:
-        UserError: there is none, it is a directory, empty or not UTF-8; a quote that is not closed;
-            a row with another number of columns than the first; a line that is no JSON object. The
-            message names the line.
+        UserError: there is none, it is a directory, empty, not UTF-8, a JSON array or questions; a
+            quote that is not closed; a row with another number of columns than the first; a line
+            that is no JSON object. The message names the line.
     """
     path = Path(path)
     text, sha256 = read_text(path)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     first = next((line for line in text.split("\n") if line.strip()), "")
-    if not first:
-        raise UserError(f"{path} is empty; a row a text and its label were expected")
+    check_json(path, text, first)
     if first.lstrip().startswith("{"):
         return Table(path, "jsonl", sha256, *read_objects(path, text))
-    separator = next((c for c in "\t,;" if c in first), None)
-    if separator is None:
-        raise UserError(
-            f"{path} is no table of texts: its first line has neither a tab (TSV) nor a comma "
-            "(CSV) nor begins with { (JSON Lines); write a text and its label to each line"
-        )
+    if named := NAMED.fullmatch(first):
+        text, separator = text.replace(first, "", 1), named[1]
+    else:
+        separator = separator_of(path, text, first)
     if separator == "\t":
         split = ((n, line.split("\t")) for n, line in enumerate(text.split("\n"), 1))
         rows = [Row(n, cells) for n, cells in split if any(cell.strip() for cell in cells)]
     else:
         rows = list(read_csv(path, text, separator))
+    if not rows:
+        raise UserError(f"{path} is empty; a row a text and its label were expected")
     check_widths(path, rows, separator)
     return Table(path, "tsv" if separator == "\t" else "csv", sha256, [], rows)
 
 
+def check_json(path: Path, text: str, first: str) -> None:
+    """Raises UserError for JSON that is no table, but has the commas of one."""
+    if first.lstrip().startswith(("{", "[")) and QUESTIONS.search(text):
+        raise UserError(f"{path} holds questions on texts, not labelled texts: see train_qa.py")
+    if ARRAY.match(text):
+        raise UserError(f"{path} is a JSON array; write one object a line instead (JSON Lines)")
+
+
+def separator_of(path: Path, text: str, first: str) -> str:
+    """What stands between the cells. Raises UserError: it could be the comma or the semicolon."""
+    if "\t" in first:
+        return "\t"
+    found = [char for char in ",;" if char in first]
+    if len(found) == 1:
+        return found[0]
+    even = [char for char in found or [","] if is_even(path, text, char)]
+    if not found:  # one column, which may be written in quotes all the same
+        return "," if even else "\t"
+    if len(even) == 2:  # in a sentence a space comes after it
+        even = [char for char in even if re.search(rf"{char}\S", text)]
+        if len(even) != 1:
+            raise UserError(
+                f"{path} may be separated by commas or by semicolons; write the line sep=, or "
+                "sep=; above it, or a text that has them in double quotes"
+            )
+    return even[0] if even else ","
+
+
+def is_even(path: Path, text: str, separator: str) -> bool:
+    """Whether all rows have as many columns, if this separates them."""
+    try:
+        return len({len(row.cells) for row in read_csv(path, text, separator)}) == 1
+    except UserError:
+        return False
+
+
 def read_csv(path: Path, text: str, separator: str) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # else 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+    )
     while True:
         line = reader.line_num + 1  # a field in quotes may go on over several lines
         try:
@@ -99,30 +145,32 @@ def check_widths(path: Path, rows: list[Row], separator: str) -> None:
     width = len(rows[0].cells)
     for line, cells in rows:
         if len(cells) != width:
-            name = {"\t": "tab", ",": "comma", ";": "semicolon"}[separator]
-            inside = "" if separator == "\t" else ', which is written in double quotes, as "…"'
+            name = SEPARATORS[separator]
+            inside = 'one inside a text, which is written in double quotes, as "…"'
+            if separator == "\t":
+                inside = "one, or a line end, inside a text (quotes do not help in TSV)"
+            columns = "1 column" if len(cells) == 1 else f"{len(cells)} columns"
             raise UserError(
-                f"{path}, line {line}: this row has {len(cells)} columns where the first has "
-                f"{width}; is a {name} missing, or is one inside a text{inside}?"
+                f"{path}, line {line}: this row has {columns} where the first has {width}; is a "
+                f"{name} missing, or is {inside}?"
             )
 
 
 def read_objects(path: Path, text: str) -> tuple[list[str], list[Row]]:
-    """The keys of the first object, and of every object their values."""
-    keys: list[str] = []
-    rows = []
+    """The keys of the objects, in the order in which they come up, and of every object a row."""
+    found: list[tuple[int, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
+        try:  # NaN, which is no JSON but written all the same, is what pandas has for nothing
+            record = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{where}: this is no JSON ({error}); the first line is an object, so each must be"
             ) from None
         if not isinstance(record, dict):
             raise UserError(f"{where}: an object was expected, as in the first line; mend it")
-        keys = keys or list(record)
-        rows.append(Row(number, [record.get(key) for key in keys]))
-    return keys, rows
+        found.append((number, record))
+    keys = list(dict.fromkeys(key for _, record in found[:KEYS_FROM] for key in record))
+    return keys, [Row(number, [record.get(key) for key in keys]) for number, record in found]

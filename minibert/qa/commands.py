@@ -183,7 +183,7 @@ def read_data(name: str, *parts: str) -> QuestionSet:
     from minibert import datasets
     from minibert.qa.reading import read_questions
 
-    found = datasets.find(name, parts or ("dev",))
+    found = datasets.find(name, parts or ("dev",), names=datasets.MANIFEST)
     return read_questions(next(iter(found.values())))
 
 

@@ -24,9 +24,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from minibert.errors import UserError
 from minibert.files import read_text
-from minibert.parts import HELD_OUT, TAKEN, Part, is_in
+from minibert.parts import HELD_OUT, Part
 
 T = TypeVar("T")
+
+EVERY_NTH = f"every {HELD_OUT}th context"
+TAKEN: dict[Part, str] = {"all": "all", "train": f"all but {EVERY_NTH}", "dev": EVERY_NTH}
 
 
 class Answer(NamedTuple):
@@ -100,13 +103,16 @@ class QuestionSet:
         }
         head = f"{c.questions:,} questions on {c.contexts:,} contexts, {c.answers:,} answers"
         noted = [f"{n:,} {what}" for what, n in notes.items() if n]
-        taken = "" if self.part == "all" else f" ({TAKEN[self.part]} context)"
+        taken = "" if self.part == "all" else f" ({TAKEN[self.part]})"
         return f"{self.path.name}{taken}: " + "; ".join([head, *noted])
 
     def as_dict(self) -> dict[str, str | int]:
         """The file and its counts as JSON values: what run.json records."""
         source = {"file": str(self.path), "layout": self.layout, "version": self.version}
-        source |= {"sha256": self.sha256, "contexts_taken": TAKEN[self.part]}
+        source |= {
+            "sha256": self.sha256,
+            "contexts_taken": TAKEN[self.part].removesuffix(" context"),
+        }
         return {**source, **asdict(self.counts)}
 
 
@@ -132,7 +138,8 @@ def read_questions(path: str | Path, part: Part = "all") -> QuestionSet:
     places: dict[str, str] = {}  # question id -> where it stands
     numbers: dict[str, int] = {}  # context -> its number
     for paragraph in (_squad_paragraphs if layout == "squad" else _cmrc_paragraphs)(data, path):
-        is_taken = is_in(part, numbers.setdefault(paragraph.context, len(numbers)))
+        nth = numbers.setdefault(paragraph.context, len(numbers))
+        is_taken = part == "all" or (part == "dev") == (nth % HELD_OUT == 0)
         notes: Counter[str] = Counter(contexts=1)
         for number, qa in enumerate(paragraph.qas, 1):
             question = _question(qa, f"question {number}", paragraph, layout, notes)

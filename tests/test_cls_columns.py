@@ -1,0 +1,154 @@
+"""Which column is which where the names are unusual, or say nothing, or say something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labelled import ROWS, lines, pairs, table, write
+
+from minibert.cls.columns import Wanted
+from minibert.cls.reading import Example, check_classes, read_texts
+from minibert.errors import UserError
+
+FILMS = [(f"a film, number {i}", str(i % 2)) for i in range(30)]
+MOODS = [(f"some text {i}", ("bad", "good")[i % 2]) for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "expected"),
+    [
+        (("utterances", "mood"), MOODS, MOODS),
+        (("v1", "v2", "", ""), [(label, text, "", "") for text, label in MOODS], MOODS),
+        (("", "comment_text", "toxic"), [(str(i), *row) for i, row in enumerate(FILMS)], FILMS),
+        (
+            ("what", "mark"),
+            [*MOODS * 2, ("one more", "so so")],
+            [*MOODS * 2, ("one more", "so so")],
+        ),
+        (("0", "1"), FILMS, FILMS),
+        (("", "0", "1"), [(str(i), *row) for i, row in enumerate(FILMS)], FILMS),
+    ],
+    ids=["words", "a spreadsheet's", "index", "many rows", "pandas", "pandas with its index"],
+)
+def test_a_header_that_only_its_content_tells_is_one_and_it_is_said(
+    tmp_path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]], expected: Any
+) -> None:
+    texts = read_texts(write(tmp_path, table([header, *rows], ",")))
+    assert pairs(texts) == expected
+    assert "; the first row taken for a header; text: column" in texts.summary()
+    usual = read_texts(write(tmp_path, table([("text", "mood"), *MOODS], ",")))
+    assert "header" not in usual.summary()
+    assert "header" not in read_texts(write(tmp_path, lines(MOODS, "x", "y"))).summary()
+
+
+def test_a_first_row_that_reads_like_the_others_is_none(tmp_path: Path) -> None:
+    long = ("a text that is longer than any name of a column", "rare")
+    assert pairs(read_texts(write(tmp_path, table([long, *MOODS * 3], "\t")))) == [long, *MOODS * 3]
+    numbers = [("0", "1"), ("15", "0"), ("17", "1")]
+    texts = read_texts(write(tmp_path, table([("text", "label"), *numbers], "\t")))
+    assert pairs(texts) == numbers
+    once = [("one text", "rare"), ("a good one", "a"), ("a bad one", "b"), ("a third one", "a")]
+    texts = read_texts(write(tmp_path, table(once, "\t")))
+    assert pairs(texts) == once  # b is there but once as well
+    texts = read_texts(write(tmp_path, table(once, "\t")), Wanted(text="One Text"))
+    assert pairs(texts) == once[1:]  # who names a column says that there are names
+
+
+def test_what_splits_or_numbers_the_texts_is_no_label(tmp_path: Path) -> None:
+    for name in ("split", "Fold", "lang"):
+        header = ("text", name, "verdict")
+        rows = [(text, "val" if i % 8 else "train", label) for i, (text, label) in enumerate(FILMS)]
+        texts = read_texts(write(tmp_path, table([header, *rows], ",")))
+        assert pairs(texts) == FILMS and "label: column 3 'verdict'" in texts.summary()
+    # Of two columns it can be nothing else.
+    for header in (("text", "author"), ("source", "mood")):
+        assert pairs(read_texts(write(tmp_path, table([header, *MOODS], ",")))) == MOODS
+    with pytest.raises(UserError, match="10 different values in 10 texts, so it is no class"):
+        check_classes(read_texts(write(tmp_path, lines([(f"i{i}", t) for i, (t, _) in enumerate(
+            MOODS)], "id", "text"))))  # fmt: skip
+
+
+def test_several_columns_that_could_be_the_label_are_asked_for(tmp_path: Path) -> None:
+    rows = [(text, ("x", "y", "z")[i % 3], label) for i, (text, label) in enumerate(FILMS)]
+    path = write(tmp_path, table([("text", "one", "two"), *rows], ","))
+    says = (
+        r"which column holds the label is not clear; name it with --label-column, for there are "
+        r"1 'text', 2 'one', 3 'two', and column 2 'one' or column 3 'two' could be it"
+    )
+    with pytest.raises(UserError, match=says):
+        read_texts(path)
+    assert pairs(read_texts(path, Wanted(label="TWO"))) == FILMS
+    bare = write(tmp_path, table(rows, ","))
+    assert pairs(read_texts(bare, labelled=False)) == [(text, None) for text, _ in FILMS]
+
+
+def test_a_column_that_is_the_same_everywhere_or_mostly_empty_is_no_label(tmp_path: Path) -> None:
+    rows = [("en", label, "" if i % 3 else "*", text) for i, (text, label) in enumerate(FILMS)]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == FILMS
+    # Where the rows stand in the order of their labels, it is the one.
+    rows = [(f"x{i}", f"text number {i}", str(i // 1500)) for i in range(3000)]
+    assert read_texts(write(tmp_path, table(rows, "\t"))).labels == ["0", "1"]
+
+
+def test_what_holds_several_things_is_neither_text_nor_label(tmp_path: Path) -> None:
+    rows = [({"a b": int(label)}, ["c d e"], text, label) for text, label in FILMS]
+    content = lines(rows, "meta", "tokens", "body_text", "verdict")
+    assert pairs(read_texts(write(tmp_path, content))) == FILMS
+
+
+def test_a_phrase_of_a_language_without_spaces_is_a_text(tmp_path: Path) -> None:
+    rows = [
+        (f"user-of-the-shop-{i}", f"这家酒店很好第{i}间", ("好评", "差评")[i % 2]) for i in range(8)
+    ]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == [row[1:] for row in rows]
+
+
+def test_names_that_may_be_one_or_the_other(tmp_path: Path) -> None:
+    asked = [("is it on?", "1"), ("is it off?", "0"), ("was it red?", "1")]
+    rows = [("remark", "question", "label"), *(("no remark", *row) for row in asked)]
+    texts = read_texts(write(tmp_path, table(rows, "\t")))
+    assert pairs(texts) == asked and texts.columns.pair is None
+    # What was asked for as the label is no text of a pair.
+    rows = [("yes", "it is on", "a1"), ("no", "it is off", "a2"), ("no", "it is red", "a3")]
+    path = write(tmp_path, table([("question", "sentence", "answer"), *rows], "\t"))
+    texts = read_texts(path, Wanted(label="question"))
+    assert pairs(texts) == [(text, label) for label, text, _ in rows]
+    assert texts.columns.pair is None
+
+
+def test_the_second_text_may_be_asked_for_alone(tmp_path: Path) -> None:
+    rows = [("title", "text", "label"), *((f"t{i}", *row) for i, row in enumerate(ROWS))]
+    path = write(tmp_path, table(rows, ","))
+    texts = read_texts(path, Wanted(pair="title"))
+    assert texts.examples[0] == Example("a fine film", "t0", "pos", 2)
+    bare = write(tmp_path, table([(f"a title {i}", *row) for i, row in enumerate(ROWS)], ","))
+    assert read_texts(bare, Wanted(pair="1")).examples[0] == Example(
+        "a fine film", "a title 0", "pos", 1
+    )
+    two = write(tmp_path, table([("text", "label"), *ROWS], ","))
+    says = r"beside the text \(column 1 'text' and column 2 'label'\) no column can be the label"
+    with pytest.raises(UserError, match=says):
+        read_texts(two, Wanted(pair="label"))
+
+
+def test_equal_numbers_are_one_label(tmp_path: Path) -> None:
+    mixed = [("a b", 1), ("c d", 1.0), ("e f", 0), ("g h", "0.0"), ("i j", 2.5), ("k l", "2.50")]
+    texts = read_texts(write(tmp_path, lines(mixed, "text", "label")))
+    assert [label for _, label in pairs(texts)] == ["1", "1", "0", "0", "2.5", "2.50"]
+    written = table([("text", "label"), *((text, str(label)) for text, label in mixed)], ",")
+    assert read_texts(write(tmp_path, written)).labels == texts.labels
+
+
+@pytest.mark.parametrize(("n", "classes", "fits"), [(9, 4, True), (9, 5, False), (3, 2, True)])
+def test_each_class_has_two_texts_on_average(
+    tmp_path: Path, n: int, classes: int, fits: bool
+) -> None:
+    rows = [("text", "label"), *((f"text {i}", str(i % classes)) for i in range(n))]
+    texts = read_texts(write(tmp_path, table(rows, ",")))
+    if fits:
+        check_classes(texts)
+        return
+    with pytest.raises(UserError, match=f"{classes} different values in {n} texts"):
+        check_classes(texts)
