@@ -95,6 +95,15 @@ def write_with_head(load: Callable[[Path], PreTrainedModel], source: Path, place
     save_tokenizer(load_tokenizer(source), place)
 
 
+def vocabulary(source: Path, work: Work) -> Path:
+    """A folder with the tokenizer of another, written so that both sides read it."""
+    place = work.folder / f"{source.name}-vocabulary"
+    if not place.exists():
+        save_tokenizer(load_tokenizer(source), place)
+        shutil.copy(source / "config.json", place)
+    return place
+
+
 def without_dropout(checkpoint: Path, work: Work) -> Path:
     """The same checkpoint with all rates 0: what outputs are compared with."""
     place = work.folder / f"{checkpoint.name}-without-dropout"

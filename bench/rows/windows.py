@@ -25,7 +25,8 @@ class Data(NamedTuple):
         """The file, a folder with a vocabulary, max_length and doc_stride."""
         if work.quick:
             return material.questions(work, "dev", 20), material.base(work), 64, 24
-        vocabulary = work.shared / self.vocabulary if self.vocabulary else material.small(work)
+        found = work.shared / self.vocabulary if self.vocabulary else material.small(work)
+        vocabulary = material.vocabulary(found, work)
         return work.shared / "data" / self.file, vocabulary, self.max_length, self.doc_stride
 
 
