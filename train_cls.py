@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data", metavar="NAME|FILE|DIR", help="sst2, fetched on first use; a file of labelled "
         "texts (TSV, CSV or JSON Lines) to train on; or a directory with such files, called "
         "train*, dev* and perhaps test*")  # fmt: skip
-    add_files(result, "texts", f"{TAKEN['dev']}, of the training file's texts is held out for that: "
-        "equal texts together, and never the only one of a class")  # fmt: skip
+    add_files(result, "texts", f"{TAKEN['dev']}, of the training file's texts is held out for "
+        "that: equal texts together, and never the only one of a class")  # fmt: skip
     add_columns(result)
     add("--head-tail", action="store_true", help="of a text that is longer than --max-length keep "
         "the first quarter and, for the rest, the end, instead of the beginning alone (Sun et al. "

@@ -100,6 +100,14 @@ def options(description: str | None, **defaults: Any) -> argparse.ArgumentParser
     return parser
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The flags of those that fine-tune a model of transformers."""
+    add = parser.add_argument
+    add("--weights", required=True)
+    add("--attention", choices=("sdpa", "eager"), default="sdpa", help="(sdpa)")
+    add("--save", metavar="DIR", help="keep the model there")
+
+
 def report(facts: dict[str, Any], out: str) -> None:
     """Prints the figures and writes them as JSON."""
     Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -11,21 +11,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from plain_loop import options, read_task, report, train_and_score
+from plain_loop import add_checkpoint, options, read_task, report, train_and_score
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from minibert import hub
-from minibert.tokenizer import load_tokenizer
+from minibert.tokenizer import load_tokenizer, save_tokenizer
 
 
 class Theirs(nn.Module):
     """transformers' model, which gives its logits as ours does."""
 
-    def __init__(self, checkpoint: Path, num_labels: int) -> None:
+    def __init__(self, checkpoint: Path, num_labels: int, attention: str) -> None:
         super().__init__()
         self.model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, num_labels=num_labels
+            checkpoint, num_labels=num_labels, attn_implementation=attention
         )
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -35,13 +35,17 @@ class Theirs(nn.Module):
 
 def main() -> None:
     parser = options(__doc__, epochs=3, batch_size=32, lr=2e-5, max_length=128)
-    parser.add_argument("--weights", required=True)
+    add_checkpoint(parser)
     args = parser.parse_args()
     checkpoint = hub.find(args.weights)
     task = read_task(load_tokenizer(checkpoint), args)
     torch.manual_seed(args.seed)
-    model = Theirs(checkpoint, len(task.labels))
-    report({"settings": vars(args), **train_and_score(model, task, args)}, args.out)
+    model = Theirs(checkpoint, len(task.labels), args.attention)
+    found = train_and_score(model, task, args)
+    if args.save:
+        model.model.save_pretrained(args.save)
+        save_tokenizer(task.tokenizer, args.save)
+    report({"settings": vars(args), **found}, args.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from plain_loop import fine_tune, options, report
+from plain_loop import add_checkpoint, fine_tune, options, report
 from torch import Tensor, nn
 from transformers import AutoModelForQuestionAnswering
 
@@ -29,9 +29,11 @@ from minibert.train import autocast
 class Theirs(nn.Module):
     """transformers' model, which gives its logits as ours does."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, attention: str) -> None:
         super().__init__()
-        self.model = AutoModelForQuestionAnswering.from_pretrained(checkpoint)
+        self.model = AutoModelForQuestionAnswering.from_pretrained(
+            checkpoint, attn_implementation=attention
+        )
 
     def forward(self, **inputs: Tensor) -> SpanLogits:
         out = self.model(**inputs)
@@ -42,7 +44,7 @@ def main() -> None:
     args = arguments()
     torch.manual_seed(args.seed)
     checkpoint = hub.find(args.weights)
-    model = Theirs(checkpoint)
+    model = Theirs(checkpoint, args.attention)
     train, dev = read_questions(Path(args.train)), read_questions(Path(args.dev))
     settings = QASettings(
         args.max_length, args.doc_stride, MAX_ANSWER_LENGTH[args.metric], args.metric
@@ -64,9 +66,8 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = options(__doc__, epochs=1, batch_size=16, lr=1e-4, max_length=384)
+    add_checkpoint(parser)
     add = parser.add_argument
-    add("--weights", required=True)
-    add("--save", metavar="DIR", help="keep the model there, for exchange_questions.py")
     add("--metric", choices=list(MAX_ANSWER_LENGTH), default="squad")
     add("--doc-stride", type=int, default=128)
     return parser.parse_args()

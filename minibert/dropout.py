@@ -31,8 +31,8 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     dropped = round(rate * LEVELS)
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < dropped < LEVELS:
         return F.dropout(x, rate)  # a GPU's kernel draws fast; so does compiled code
-    keep = random_words(x.shape) >= dropped - LEVELS // 2
-    return (x * keep).mul_(LEVELS / (LEVELS - dropped))
+    keep, scale = keep_mask(x.shape, rate)
+    return (x * keep).mul_(scale)
 
 
 class Dropout(nn.Dropout):
@@ -40,6 +40,16 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x
+
+
+def keep_mask(shape: torch.Size, rate: float) -> tuple[Tensor, float]:
+    """1 for each element that stays, else 0; and what those that stay are to be scaled by.
+
+    A byte each: int8, since a product with bools takes a CPU twice as long.
+    """
+    dropped = round(rate * LEVELS)
+    keep = (random_words(shape) >= dropped - LEVELS // 2).view(torch.int8)
+    return keep, LEVELS / (LEVELS - dropped) if dropped < LEVELS else 0.0
 
 
 def random_words(shape: torch.Size) -> Tensor:

@@ -18,12 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minibert.attention import frugal_attention
 from minibert.config import ACTIVATIONS, BertConfig
 from minibert.dropout import Dropout, dropout
 from minibert.inputs import check_inputs, visible_tokens
 from minibert.weights import PreTrainedModel
 
 OptTensor: TypeAlias = Tensor | None
+Attended: TypeAlias = tuple[Tensor, OptTensor]  # (B, T, C), and (B, H, T, T) if asked for
 
 
 class Embeddings(nn.Module):
@@ -59,16 +61,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(C, C)
         self.output = nn.Linear(C, C)
 
-    def forward(
-        self, x: Tensor, visible: OptTensor, output_attentions: bool
-    ) -> tuple[Tensor, OptTensor]:
+    def forward(self, x: Tensor, visible: OptTensor, output_attentions: bool) -> Attended:
         # (B, T, C) -> (B, H, T, D), three times
         q, k, v = (self.split_heads(linear(x)) for linear in (self.query, self.key, self.value))
         rate = self.dropout if self.training else 0.0
         probs = None
-        if output_attentions or (rate and x.device.type == "cpu"):
+        if output_attentions:
             context, probs = explicit_attention(q, k, v, visible, rate)
-        else:  # the same formula in one kernel, which on a CPU is slow where it draws a dropout
+        elif rate and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            context = frugal_attention(q, k, v, visible, rate)  # where the next line is slow
+        else:  # the same formula in one kernel
             context = F.scaled_dot_product_attention(q, k, v, visible, rate)
         context = context.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         return self.output(context), probs
@@ -120,9 +122,7 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, x: Tensor, visible: OptTensor, output_attentions: bool
-    ) -> tuple[Tensor, OptTensor]:
+    def forward(self, x: Tensor, visible: OptTensor, output_attentions: bool) -> Attended:
         attended, probs = self.attention(x, visible, output_attentions)
         x = self.attention_norm(x + self.dropout(attended))
         x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))

@@ -1,0 +1,196 @@
+"""`frugal_attention` is `explicit_attention` in less memory: sums, gradients, masks, precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import minibert.model
+from minibert import attention
+from minibert.attention import frugal_attention
+from minibert.config import BertConfig
+from minibert.model import SelfAttention, explicit_attention
+
+B, H, T, D = 5, 4, 12, 8
+
+
+def plain(*inputs: Any) -> Tensor:
+    return explicit_attention(*inputs)[0]
+
+
+def inputs(dtype: torch.dtype = torch.float64, padded: bool = True) -> list[Any]:
+    """q, k, v in memory as the model has them, and what is visible."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(B, T, H, D, dtype=dtype).transpose(1, 2) for _ in range(3))
+    visible = torch.ones(B, 1, 1, T, dtype=torch.bool)
+    visible[1, ..., -4:] = False
+    visible[4, ..., 1:] = False
+    return [*(x.requires_grad_() for x in (q, k, v)), visible if padded else None]
+
+
+def with_gradients(function: Callable[..., Tensor], given: list[Any], rate: float) -> list[Tensor]:
+    """The sums, and what comes back to q, k and v from some gradient of the sums."""
+    torch.manual_seed(1)
+    sums = function(*given, rate)
+    weights = torch.randn(sums.shape, generator=torch.Generator().manual_seed(2))
+    return [sums.detach(), *torch.autograd.grad((sums * weights).sum(), given[:3])]
+
+
+@pytest.mark.parametrize("texts", [1, 2, 100])  # at once: 5 are more than twice 2
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+def test_sums_and_gradients_are_those_of_the_formula(
+    monkeypatch: pytest.MonkeyPatch,
+    texts: int,
+    rate: float,
+    padded: bool,
+    dtype: torch.dtype,
+    within: float,
+) -> None:
+    monkeypatch.setattr(attention, "AT_ONCE", texts * H * T * T)
+    given = inputs(dtype, padded)
+    ours, exact = (with_gradients(f, given, rate) for f in (frugal_attention, plain))
+    for one, other in zip(ours, exact, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one, other, atol=within, rtol=0)
+
+
+def test_its_gradient_is_that_of_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "AT_ONCE", 2 * 3 * 5 * 5)  # texts of 75 probabilities each
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 3, 5, 2, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    visible = torch.ones(3, 1, 1, 5, dtype=torch.bool)
+    visible[0, ..., 3:] = False
+
+    def seeded(*given: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return frugal_attention(*given, visible, 0.4)
+
+    assert torch.autograd.gradcheck(seeded, (q, k, v))
+
+
+def test_hidden_tokens_get_no_gradient_and_none_is_a_nan() -> None:
+    given = inputs()
+    _, _, grad_k, grad_v = with_gradients(frugal_attention, given, 0.3)
+    for grad in (grad_k, grad_v):
+        assert grad.isfinite().all()
+        assert (grad[1, :, -4:] == 0).all() and (grad[4, :, 1:] == 0).all()
+        assert (grad[0] != 0).any()
+
+
+def test_a_seed_repeats_the_bytes_and_the_next_masks_are_others() -> None:
+    given = inputs(torch.float32)
+    first, again = (with_gradients(frugal_attention, given, 0.3) for _ in range(2))
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(frugal_attention(*given, 0.3), frugal_attention(*given, 0.3))
+
+
+@pytest.mark.parametrize("size", [8, 9])  # 9 * 9 is no multiple of the 4 that a word is cut into
+def test_as_many_are_dropped_as_the_rate_says_in_every_text(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Equal probabilities and v = 1 give the share that stayed, scaled."""
+    monkeypatch.setattr(attention, "AT_ONCE", 1)
+    n, rate = 4000, 0.3
+    torch.manual_seed(0)
+    zeros = torch.zeros(n, 1, size, 1)
+    sums = frugal_attention(zeros, zeros, zeros + 1, None, rate)  # (n, 1, size, 1)
+    spread = math.sqrt(rate / (1 - rate) / size)  # of a mean of `size` scaled coins
+    assert abs(sums.mean().item() - 1) < 5 * spread / math.sqrt(n * size)
+    assert sums.std().item() == pytest.approx(spread, rel=0.02)
+    rows = sums.squeeze().T - 1  # (size, n)
+    together = torch.corrcoef(torch.cat((rows, rows[:1].roll(1, 1)))) - torch.eye(size + 1)
+    assert together.abs().max() < 5 / math.sqrt(n)  # rows of a text, and texts, are independent
+
+
+def test_all_may_be_dropped() -> None:
+    found = with_gradients(frugal_attention, inputs(), 1.0)
+    assert all((x == 0).all() for x in found)
+
+
+def test_a_byte_for_each_probability_is_all_that_is_kept_of_them() -> None:
+    """And the sums lie in memory as the heads are joined."""
+    given = inputs(torch.float32)
+    kept: dict[str, int] = {}
+    for name, function in (("frugal", frugal_attention), ("plain", plain)):
+        stores: dict[int, int] = {}
+
+        def pack(x: Tensor, stores: dict[int, int] = stores) -> Tensor:
+            stores[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            sums = function(*given, 0.3)
+        assert sums.shape == (B, H, T, D)  # and holds what is kept
+        own = {x.untyped_storage().data_ptr() for x in given}
+        kept[name] = sum(n for at, n in stores.items() if at not in own)
+    hidden = B * T * 4  # the mask of padding, in numbers
+    assert kept["frugal"] == B * H * T * T + hidden
+    assert kept["plain"] > 9 * B * H * T * T
+    assert frugal_attention(*given, 0.3).transpose(1, 2).is_contiguous()
+
+
+def test_it_has_no_second_derivative() -> None:
+    given = inputs()
+    squares = frugal_attention(*given, 0.3).square().sum()
+    (grad,) = torch.autograd.grad(squares, given[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+# In the model.
+
+
+@pytest.fixture
+def layer() -> SelfAttention:
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=H * D, num_attention_heads=H, attention_probs_dropout_prob=0.3)
+    return SelfAttention(config).train()
+
+
+def test_the_model_has_it_where_it_trains_on_a_cpu_alone(
+    layer: SelfAttention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(*given: Any) -> Tensor:
+        calls.append(given)
+        return frugal_attention(*given)
+
+    monkeypatch.setattr(minibert.model, "frugal_attention", counted)
+    x = torch.randn(B, T, H * D)
+    assert layer(x, None, False)[1] is None and len(calls) == 1
+    assert layer(x, None, True)[1] is not None and len(calls) == 1
+    layer.eval()(x, None, False)
+    layer.train().dropout = 0.0
+    layer(x, None, False)
+    assert len(calls) == 1
+
+
+def test_in_bf16_it_is_as_near_to_fp32_as_the_formula_is(
+    layer: SelfAttention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients(bf16: bool) -> Tensor:
+        """The output and all gradients, in one row."""
+        layer.zero_grad()
+        x = torch.randn(B, T, H * D, generator=torch.Generator().manual_seed(1))
+        torch.manual_seed(2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out, _ = layer(x, inputs()[3], False)
+        assert out.dtype == (torch.bfloat16 if bf16 else torch.float32)
+        out.float().square().sum().backward()
+        grads = [p.grad for p in layer.parameters() if p.grad is not None]
+        return torch.cat([x.detach().float().flatten() for x in (out, *grads)])
+
+    exact, frugal = gradients(False), gradients(True)
+    monkeypatch.setattr(minibert.model, "frugal_attention", plain)
+    torch.testing.assert_close(gradients(False), exact, atol=1e-4, rtol=1e-5)
+    formula = gradients(True)
+    assert (frugal - exact).norm() < 1.1 * (formula - exact).norm()
+    assert (frugal - formula).norm() < 1.5 * (formula - exact).norm()

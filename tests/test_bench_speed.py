@@ -1,0 +1,338 @@
+"""bench/speed.py compares what it says: the same work, the right ratio, nothing left unsaid."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import speed
+import torch
+from rows import example, floor, material, running, step, windows
+from rows.row import Check, Row, Side, Work, apart, needs, timed
+from rows.table import best_peer, compare, exponents, lines, short
+from torch.utils.flop_counter import FlopCounterMode
+
+from minibert.config import BertConfig
+from minibert.model import BertForQuestionAnswering
+from minibert.qa.decoding import decode
+from minibert.qa.reading import read_questions
+from minibert.qa.windows import make_windows
+from minibert.tokenizer import load_tokenizer
+
+SCRIPT = Path(speed.__file__)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path, tmp_path / "absent", "absent", "fp32", quick=True)
+
+
+def no_measure(work: Work, side: str) -> dict[str, float]:
+    raise AssertionError("replaced in the test")
+
+
+SIDES = {
+    "ours": Side("ours", "ours"),
+    "slow": Side("a peer"),
+    "fast": Side("another form of it"),
+    "defaults": Side("its defaults", "beside", target=3.0, turns=1),
+}
+ROW = Row("row", "some work", SIDES, no_measure, lambda work: [], target=1.25, turns=3)
+
+
+def turn(**seconds: float) -> dict[str, dict[str, float]]:
+    return {side: {"seconds": x, "peak_mb": 100 * x} for side, x in seconds.items()}
+
+
+# table.py
+
+
+def test_ratios_are_taken_turn_by_turn() -> None:
+    """The machine slows down by half, and the ratio stays."""
+    found = compare(ROW, [turn(ours=1, fast=2), turn(ours=2, fast=4), turn(ours=2, fast=5)])
+    fast = found["fast"]
+    assert (fast["ratio"], fast["ratio_min"], fast["ratio_max"]) == (2, 2, 2.5)
+    assert (fast["seconds"], found["ours"]["seconds"], fast["target"]) == (4, 2, 1.25)
+    in_memory = compare(replace(ROW, figure="peak_mb"), [turn(ours=2, fast=3)])
+    assert in_memory["fast"]["ratio"] == 1.5
+
+
+def test_the_best_peer_is_no_side_that_is_only_stated() -> None:
+    trial = turn(ours=1, slow=3, fast=2, defaults=1.5)
+    assert best_peer(SIDES, trial, "seconds") == "fast"
+    assert best_peer({"ours": SIDES["ours"]}, trial, "seconds") is None
+
+
+def test_the_exponent_is_that_of_the_growth() -> None:
+    sizes = {f"{n}": Side("", "beside" if n > 64 else "ours", size=n) for n in (64, 128, 256)}
+    turns = [
+        {side: {"seconds": 3 * float(side) ** 1.5, "grown_mb": float(side) ** 2} for side in sizes}
+    ]
+    found = exponents(replace(ROW, sides=sizes), turns)
+    assert found == {"seconds": pytest.approx(1.5), "grown_mb": pytest.approx(2)}
+    assert exponents(ROW, [turn(ours=1, fast=2)]) == {}
+
+
+def test_the_table_has_a_line_for_each_side_and_for_a_row_that_did_not_run() -> None:
+    facts = {"row": "row", "figure": "seconds", "sides": compare(ROW, [turn(ours=0.5, fast=1)])}
+    (line,) = lines(facts | {"exponents": {}})
+    assert line == "| row | 500 ms | 1.00 s | 2.00 (2.00 to 2.00) | 1.25 | another form of it |"
+    absent = {"row": "row", "not_run": "this machine has no bf16"}
+    assert "not run: this machine has no bf16" in lines(absent)[0]
+    assert short(absent) == "row: not run: this machine has no bf16"
+
+
+# row.py
+
+
+def test_outputs_that_differ_do_not_hold() -> None:
+    x = [torch.ones(2), torch.tensor([4.0])]
+    assert apart("", x, [y + 3e-4 for y in x]).holds
+    assert not apart("", x, [y + 5e-4 for y in x]).holds
+    assert apart("", x, [y + 5e-4 for y in x], "bf16").holds
+    assert not apart("", x, [x[0], torch.tensor([math.nan])]).holds
+    assert not apart("", x, [torch.tensor([math.nan, 1.0]), x[1]]).holds
+    assert not apart("", x, x[:1]).holds
+    assert not apart("", x, [torch.ones(3), x[1]]).holds
+
+
+def test_what_is_lacking_is_said(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert needs("json")(work) == ""
+    assert "needs no_such_module" in needs("json", "no_such_module")(work)
+    monkeypatch.setattr("rows.row.choose_precision", lambda device: "fp32")
+    assert needs(bf16=True)(work) == ""  # tiny sizes are emulated
+    assert needs(bf16=True)(work._replace(quick=False)) == "this machine has no bf16"
+
+
+def test_the_first_call_is_not_counted() -> None:
+    calls = iter([0.2, 0.0, 0.0, 0.0])
+
+    def once() -> None:
+        torch.zeros(1).sum()
+        time.sleep(next(calls))
+
+    assert timed(once, counted=3)["seconds"] < 0.1
+    assert next(calls, None) is None
+
+
+# running.py
+
+
+class Processes:
+    """Stands for the processes of a row: keeps what was asked of them."""
+
+    def __init__(self, checks: Sequence[Check] = ()) -> None:
+        self.asked: list[tuple[str, bool]] = []
+        self.checks = list(checks)
+
+    def __call__(self, row: Row, parts: Sequence[str], work: Work, script: Path) -> Any:
+        seconds = {"ours": 1.0, "slow": 3.0, "fast": 2.0, "defaults": 9.0}
+        self.asked += [(part, work.trial) for part in parts]
+        return self.checks, turn(**{p: seconds[p] for p in parts if p != running.CHECK})
+
+
+def test_after_the_trial_ours_and_the_best_peer_take_turns(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = Processes([Check("logits", 0.0, 1.0)])
+    monkeypatch.setattr(running, "in_a_process", processes)
+    facts = running.facts_of(ROW, work._replace(quick=False), SCRIPT)
+    assert processes.asked == [
+        (running.CHECK, False),
+        *((side, True) for side in SIDES),
+        *(("ours", False), ("fast", False), ("defaults", False)),
+        *(("ours", False), ("fast", False)) * 2,
+    ]
+    assert not facts["failed"] and facts["sides"].keys() == {"ours", "fast", "defaults"}
+    assert (facts["sides"]["fast"]["turns"], facts["sides"]["defaults"]["turns"]) == (3, 1)
+    assert facts["sides"]["defaults"]["target"] == 3.0
+    json.dumps(facts)
+
+
+def test_a_row_that_lacks_something_fails_the_quick_form_alone(work: Work) -> None:
+    row = replace(ROW, lacks=lambda work: "no bf16")
+    assert running.facts_of(row, work, SCRIPT)["failed"]
+    facts = running.facts_of(row, work._replace(quick=False), SCRIPT)
+    assert not facts["failed"] and facts["not_run"] == "no bf16"
+
+
+def test_a_side_runs_in_a_process_of_its_own_and_differing_outputs_fail(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import json, os, sys
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+from rows.row import Check, Row, Side
+from rows.running import do
+
+def measure(work, side):
+    print("this goes to stderr")
+    assert side != "slow", "no such luck"
+    return {{"seconds": 1.0, "pid": os.getpid(), "quick": work.quick}}
+
+def check(work):
+    return [Check("logits", 2.0, 1.0)]
+
+row = Row("row", "", {{"ours": Side("", "ours")}}, measure, check)
+do(json.loads(sys.argv[2]), {{"row": row}})
+""",
+        encoding="utf-8",
+    )
+    _, sides = running.in_a_process(ROW, ["ours", "fast"], work, script)
+    assert sides["ours"]["quick"] and sides["ours"]["peak_mb"] > 1
+    assert sides["ours"]["pid"] == sides["fast"]["pid"] != os.getpid()
+    with pytest.raises(running.Failed, match=r"outputs differ: logits: 2 > 1"):
+        running.in_a_process(ROW, [running.CHECK], work, script)
+    with pytest.raises(running.Failed, match=r"slow: AssertionError: no such luck"):
+        running.in_a_process(ROW, ["slow"], work, script)
+    assert "no such luck" in capsys.readouterr().err
+
+
+# speed.py
+
+
+def test_every_row_of_the_table_is_there_and_has_one_side_of_ours() -> None:
+    names = set(speed.ROWS)
+    assert len(speed.ROWS) == sum(len(family.ROWS) for family in speed.FAMILIES)
+    assert names >= {"qa", "cls", "step", "floor", "memory", "evaluate", "latency", "load"}
+    assert names >= {f"encode-{s}-{p}" for s in ("8x512", "64x32") for p in ("fp32", "bf16")}
+    assert names >= {"windows-cmrc", "windows-squad", "growth-length", "growth-data"}
+    for row in speed.ROWS.values():
+        assert sum(side.kind == "ours" for side in row.sides.values()) == 1, row.name
+
+
+def test_the_rows_are_listed_and_an_unknown_one_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert speed.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    for row in speed.ROWS.values():
+        assert f"{row.name}: {row.what}" in listed and row.left_out in listed
+    with pytest.raises(SystemExit):
+        speed.main(["--rows", "no-such-row"])
+
+
+def test_the_figures_are_kept_after_each_row_and_a_failed_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "speed.json"
+
+    def facts_of(row: Row, work: Work, script: Path) -> dict[str, Any]:
+        if row.name == "floor":
+            assert [x["row"] for x in json.loads(out.read_text())["rows"]] == ["step"]
+        assert work.quick and script == SCRIPT
+        return {"row": row.name, "not_run": "it broke", "failed": row.name == "floor"}
+
+    monkeypatch.setattr(speed, "facts_of", facts_of)
+    flags = ["--quick", "--rows", "step", "floor", "--out", str(out)]
+    assert speed.main(flags) == 1
+    assert "outputs differ: floor\n" in capsys.readouterr().err
+    facts = json.loads(out.read_text(encoding="utf-8"))
+    assert facts["versions"]["torch"] == torch.__version__ and facts["machine"]["threads"] >= 1
+    assert facts["settings"]["rows"] == ["step", "floor"]
+    assert speed.main(["--quick", "--rows", "step"]) == 0
+
+
+# floor.py
+
+
+def test_the_floor_is_the_products_of_a_step(work: Work) -> None:
+    """Counted by torch in a step of ours. The floor leaves out the head, C -> 2, and the scores
+    that `frugal_attention` computes a second time."""
+    config = replace(BertConfig(), num_hidden_layers=2, hidden_size=96, num_attention_heads=4)
+    torch.manual_seed(0)
+    config = replace(config, intermediate_size=384, vocab_size=100)
+    BertForQuestionAnswering(config).save_pretrained(work.folder / "model")
+    shape = step.Shape(3, 40, 1)
+    model = step.model_of(work.folder / "model", "ours")
+    with FlopCounterMode(display=False) as whole:
+        step.step(model, *step.batch_of(shape, model), "fp32")
+    with FlopCounterMode(display=False) as products:
+        floor.multiply(list(floor.products_of(config, shape, torch.float32)))
+    head = 3 * 2 * 3 * 40 * 96 * 2  # forward, and twice backward: B T C -> 2
+    again = 2 * 2 * 3 * 40 * 40 * 96  # in each layer: B T T C
+    assert products.get_total_flops() == whole.get_total_flops() - head - again
+
+
+# example.py
+
+
+@pytest.fixture
+def asked(work: Work) -> tuple[Path, Path]:
+    """A file of questions, and a folder with a vocabulary."""
+    return material.questions(work, "dev", 12), material.base(work)
+
+
+@pytest.mark.reference
+def test_the_example_makes_our_windows_with_an_overlap_for_each_question_alone(
+    work: Work, asked: tuple[Path, Path]
+) -> None:
+    pytest.importorskip("datasets")
+    _, vocabulary = asked
+    data = windows.Data("", None, 64, 24)
+    assert all(check.holds for check in windows.check(data, work))
+    records, prepare = windows.theirs(data, work)
+    ours = make_windows(
+        read_questions(material.questions(work, "dev", 20)).questions,
+        *(load_tokenizer(vocabulary), 64, 24),
+        training=True,
+    )
+    overlaps = [24] * len(records)
+    published = records.remove_columns("overlap").add_column("overlap", overlaps)
+    assert len(prepare(published[:])["input_ids"]) != len(ours.windows)
+
+
+@pytest.mark.reference
+def test_the_example_answers_as_ours_where_the_model_is_sure(
+    work: Work, asked: tuple[Path, Path]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    path, vocabulary = asked
+    questions = read_questions(path).questions
+    ours = make_windows(questions, load_tokenizer(vocabulary), 64, 24, training=True)
+    records = json.loads(material.flat(path, vocabulary, 64, 24, work).read_text())["data"]
+    columns = {name: [record[name] for record in records] for name in records[0]}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(vocabulary)
+    found = example.features(columns, tokenizer, 64, training=False)
+    assert len(found["input_ids"]) == len(ours.windows)
+    peaks = {}  # by ids: what a model would say that knows the answers
+    for window in ours.windows:
+        draw = np.random.default_rng(len(peaks))
+        start, end = draw.normal(size=(2, len(window.input_ids))).astype(np.float32)
+        if window.end_position:
+            start[window.start_position] += 20
+            end[window.end_position] += 20
+        peaks[tuple(window.input_ids.tolist())] = start, end
+    logits = [peaks[tuple(ids)] for ids in found["input_ids"]]
+    theirs = example.answers(records, found, *zip(*logits, strict=True), 30)  # type: ignore[misc]
+    mine = [peaks[tuple(w.input_ids.tolist())] for w in ours.windows]
+    predictions = decode(ours, *zip(*mine, strict=True), max_answer_length=30)  # type: ignore[misc]
+    short = [q for q in questions if len(q.answers[0].text) <= 30]
+    assert len(short) > 6
+    for question, prediction in zip(questions, predictions, strict=True):
+        if question in short:
+            assert theirs[question.id][0]["text"] == prediction.answer() == question.answers[0].text
+
+
+@pytest.mark.reference
+def test_a_step_that_differs_is_found(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    shape = step.Shape(2, 16, 1)
+    assert all(check.holds for check in step.check(shape, work))
+    loss = step.span_loss
+
+    def twice_for_ours(out: Any, places: torch.Tensor) -> torch.Tensor:
+        return loss(out, places) * (2 if isinstance(out, tuple) else 1)
+
+    monkeypatch.setattr(step, "span_loss", twice_for_ours)
+    assert not any(check.holds for check in step.check(shape, work))
