@@ -6,7 +6,7 @@ each other.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from minibert import datasets
@@ -17,18 +17,6 @@ from minibert.parts import find_files, shares
 from minibert.report import say
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".txt")  # looked for in a directory
-
-
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """The flags that name columns."""
-    for name, what in (
-        ("text", "holds the text (default: found by its name or its content)"),
-        ("pair", "holds the second text, of pairs"),
-        ("label", "holds the label (default: found likewise)"),
-    ):
-        parser.add_argument(
-            f"--{name}-column", metavar="NAME|N", help=f"the column, by name or number, that {what}"
-        )
 
 
 def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
@@ -60,8 +48,11 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     return sets
 
 
-def read_dev(name: str, wanted: Wanted) -> TextSet:
-    """The texts to score on that a NAME, a FILE or a DIR stands for.
+def read_dev(name: str, wanted: Wanted, trained_on: Mapping[str, Any]) -> TextSet:
+    """The texts to score a model on that a NAME, a FILE or a DIR stands for; says what was
+    understood of them.
+
+    trained_on: the data of its run.json. Of a file that its run held texts out of, these are taken.
 
     Raises:
         UserError: there is nothing of that name; what `read_texts` raises.
@@ -69,6 +60,13 @@ def read_dev(name: str, wanted: Wanted) -> TextSet:
     [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES).values()
     texts = read_texts(path, wanted)
     check_count(name, "dev", texts)
+    train, dev = (trained_on.get(part, {}).get("sha256") for part in ("train", "dev"))
+    if texts.sha256 == train == dev:
+        texts = read_texts(path, wanted, part="dev")
+        say(f"note: the model was trained on {path.name}; the texts held out of it are scored")
+    elif texts.sha256 == train:
+        say(f"note: the model was trained on {path.name}: its scores there say little")
+    say(texts.summary())
     return texts
 
 
