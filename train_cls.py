@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from minibert.cli import guard
 from minibert.cls.encoding import check_length
 from minibert.cls.reading import TAKEN, TextSet
 from minibert.cls.sets import read_sets
-from minibert.cls.task import ClsSettings, ClsTask, load_model
+from minibert.cls.task import ClsSettings, ClsTask, load_model, say_cut
 from minibert.metrics import is_chinese
 from minibert.parts import add_files
 from minibert.report import say
@@ -31,7 +32,11 @@ from minibert.words import add_columns
 # one of them and the length are those of the example in the README of google-research/bert.
 BERT_PAPER = {
     "recipe": "BERT paper, section 4.1, and google-research/bert, run_classifier.py",
-    **{"lr": 2e-5, "batch_size": 32, "epochs": 3, "max_length": 128, "head_tail": False},
+    "lr": 2e-5,
+    "batch_size": 32,
+    "epochs": 3,
+    "max_length": 128,
+    "head_tail": False,
 }
 DESCRIPTION = """Fine-tunes a BERT to tell classes of texts, or of pairs of texts, apart.
 
@@ -79,7 +84,12 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     told_apart = "the two texts of a pair apart" if has_pairs else None
     check_model(model.config, tokenizer, cls_settings.max_length, told_apart)
     task = ClsTask(
-        *(tokenizer, cls_settings, labels, texts["dev"], texts["train"], texts.get("test")),
+        tokenizer,
+        cls_settings,
+        labels,
+        texts["dev"],
+        texts["train"],
+        texts.get("test"),
         limit=settings["limit"],
     )
     counts = say_what_is_cut(task)
@@ -90,27 +100,24 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
 
 def say_what_is_cut(task: ClsTask) -> dict[str, int]:
     """How many texts there are, and how many were too long, also as counts for run.json."""
-    counts: dict[str, int] = {}
-    encodings = {"train": task.encoded, "dev": task.dev_encoded}
+    parts = {"train": task.encoded, "dev": task.dev_encoded}
     if task.test:
-        encodings["test"] = task.test_encoded
-    for part, encoded in encodings.items():
+        parts["test"] = task.test_encoded
+    counts: dict[str, int] = {}
+    for part, encoded in parts.items():
         counts |= {f"{part}_texts": len(encoded.rows), f"{part}_texts_cut": encoded.n_cut}
-        if encoded.n_cut:
-            kept = "what is at both ends" if task.settings.head_tail else "the beginning"
-            say(
-                f"{part}: {encoded.n_cut:,} of {len(encoded.rows):,} texts had more than "
-                f"{task.settings.max_length} tokens and were cut; {kept} was kept"
-            )
+        say_cut(part, encoded, task.settings)
     return counts
 
 
 def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
     """What a finished run says last."""
+    has_pairs = runs.read_run_json(run)["data"]["train"]["pair_column"] is not None
+    words = "'a text of your own'" + (" --pair 'and its second one'" if has_pairs else "")
     return [
         f"best epoch {best['epoch']}: accuracy {best['accuracy']:.4f}, macro F1 "
         f"{best['macro_f1']:.4f}; saved in {run}",
-        f"try it: minibert classify --model {run} 'a text of your own'",
+        f"try it: minibert classify --model {shlex.quote(str(run))} {words}",
     ]
 
 

@@ -25,7 +25,7 @@ from minibert.qa.ask import load_reader
 from minibert.qa.reading import Question, QuestionSet, read_questions
 from minibert.qa.task import QATask, check_fits
 from minibert.runs import positive
-from minibert.trained import plain_warnings
+from minibert.trained import as_scored, plain_warnings
 
 
 def exchange(dev: QuestionSet) -> tuple[QuestionSet, QuestionSet]:
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in ("max_length", "doc_stride")}
     settings = settings._replace(**{name: n for name, n in given.items() if n is not None})
     check_fits(reader.model.config, reader.tokenizer, settings)
-    with plain_warnings(), reader.autocast():
+    with plain_warnings(), as_scored(reader.model, reader.precision):
         before, after = (
             QATask(reader.tokenizer, settings, questions).evaluate(reader.model)[0]
             for questions in (as_it_is, exchanged)

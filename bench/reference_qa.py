@@ -53,7 +53,7 @@ def main() -> None:
     seconds = sum(fine_tune(model, task, args))
     if args.save:
         model.model.save_pretrained(args.save)
-        save_tokenizer(task.tokenizer, args.save)
+        save_tokenizer(task.tokenizer, args.save, model.model.config.max_position_embeddings)
     with autocast(torch.device("cpu"), args.precision):
         scores, _ = task.evaluate(model)
     tokens = args.epochs * sum(task.lengths)

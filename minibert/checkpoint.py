@@ -38,7 +38,7 @@ class Progress:
     batch: int = 0  # batches of this epoch that are done
     step: int = 0  # updates of the weights
     skipped: int = 0  # steps in a row that fp16 skipped
-    epoch_sums: dict[str, float] = field(default_factory=dict)  # losses and right answers so far
+    epoch_sums: dict[str, float] = field(default_factory=dict)  # losses, right answers, seconds
     group_sums: dict[str, float] = field(default_factory=dict)  # the same since the last log line
     log_bytes: int = 0  # length of metrics.jsonl: lines after it are of a future that is undone
     best: dict[str, Any] = field(default_factory=dict)  # the scores of the best epoch

@@ -8,11 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from typing import Any
 
 from minibert.cls import commands as cls_commands
 from minibert.errors import UserError
 from minibert.qa import commands as qa_commands
-from minibert.words import add_json, to_json
+from minibert.words import (
+    add_columns,
+    add_device,
+    add_json,
+    add_model,
+    directory_for,
+    table,
+    to_json,
+)
 
 WEIGHTS_HELP = (
     "a directory, a name in weights/, or a checkpoint on the Hugging Face hub, as bert-base-chinese"
@@ -21,7 +30,7 @@ WEIGHTS_HELP = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, or 2 for a user's mistake."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     # These commands say themselves what matters; the report on every loading is for programs.
     logging.getLogger("minibert").setLevel(logging.ERROR)
     return guard(lambda: args.run(args))
@@ -46,11 +55,11 @@ def guard(run: Callable[[], int]) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
         prog="minibert", description="A minimal BERT: look at it, check it, ask it."
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = result.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     fill = commands.add_parser(
         "fill-mask",
@@ -78,9 +87,40 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("weights", metavar="WEIGHTS", help=WEIGHTS_HELP)
     add_json(parity)
     parity.set_defaults(run=_parity)
+    _add_evaluate(commands)
     qa_commands.add_commands(commands)
     cls_commands.add_commands(commands)
-    return parser
+    return result
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a trained model on a data set",
+        description="Answers all questions of a data set and prints exact match and F1, in "
+        "percent, by the official rules; or, with a classifier, tells the classes of its texts and "
+        "prints accuracy, macro F1 and Matthews' correlation. A run is asked as it was trained, "
+        "and scored by the rules that it was scored by then.",
+        epilog="example: minibert evaluate --model runs/squad --data squad --out scores",
+    )
+    add_model(evaluate, "train_qa.py or train_cls.py", "question-answering or classification")
+    evaluate.add_argument(
+        "--data", required=True, metavar="NAME|FILE|DIR", help="for questions "
+        f"{qa_commands.DATA_HELP} called dev*.json; for a classifier {cls_commands.DATA_HELP}"
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--out", metavar="DIR", help="write there what a training run writes of its dev set: "
+        "eval.json, predictions.json, nbest.json and failures.jsonl (wrong answers the model was "
+        "surest of); of a classifier eval.json, predictions.tsv, failures.tsv and confusion.svg"
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--metric", choices=qa_commands.METRICS, help="whose rules to score answers by (default: "
+        "the run's; for a checkpoint from elsewhere by the language)"
+    )  # fmt: skip
+    add_columns(evaluate, default=cls_commands.AS_TRAINED)
+    add_json(evaluate, ": what is in eval.json")
+    add_device(evaluate)
+    evaluate.set_defaults(run=_evaluate)
 
 
 def _positive(text: str) -> int:
@@ -104,6 +144,21 @@ def _fill_mask(args: argparse.Namespace) -> int:
             print(f"[MASK] {number}:")
         for candidate in place:
             print(f"{candidate.probability:.4f}  {candidate.token}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from minibert import files
+    from minibert.trained import is_classifier
+
+    out = directory_for(args.out)
+    classifies = is_classifier(args.model)
+    scores, results = (cls_commands if classifies else qa_commands).evaluate(args)
+    shown = results["eval.json"].rstrip() if args.json else table(scores, 4 if classifies else 2)
+    print(shown, flush=True)
+    if out:
+        files.write_whole({out / name: files.as_text(text) for name, text in results.items()})
+        print(f"written: {', '.join(str(out / name) for name in results)}", file=sys.stderr)
     return 0
 
 

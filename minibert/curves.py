@@ -20,7 +20,8 @@ PLOT_WIDTH, BOTTOM = 324, 312  # of each of the two plots; y grows downwards in 
 LEFTS = (56, 460)  # where the two plots begin
 PALETTE = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 # Figures of an evaluation that are no scores: a place, a count, a setting.
-NO_SCORES = ("epoch", "step", "null_threshold", "tokens_per_second")
+COSTS = ("tokens_per_second", "train_seconds", "token_efficiency")
+NO_SCORES = ("epoch", "step", "null_threshold", *COSTS)
 
 
 class Line(NamedTuple):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
@@ -13,6 +15,8 @@ from minibert import distributed
 from minibert.batches import Row, pad, sequential_batches
 
 T = TypeVar("T")
+Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
+N_FAILURES = 50  # of the surest mistakes that a run shows
 
 
 @torch.no_grad()

@@ -60,4 +60,4 @@ def next_line(what: str, sign: str = "?") -> str:
         print(file=sys.stderr)
         return ""
     except UnicodeDecodeError:
-        raise UserError(f"this {what} is not UTF-8 text") from None
+        raise UserError(f"this {what} is not valid UTF-8") from None

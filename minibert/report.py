@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minibert import distributed
+from minibert.batches import token_efficiency
 from minibert.checkpoint import Progress
 from minibert.errors import UserError
 
@@ -28,8 +29,9 @@ class Log:
     """The bar and `metrics.jsonl` of one run; only the main process shows and writes anything.
 
     A line is {"epoch", "step", "lr", "loss", … right answers as shares, "tokens_per_second"} for
-    every 20 steps and for what is left of them at an epoch's end, and {"epoch", … scores} for
-    every evaluation.
+    every 20 steps and for what is left of them at an epoch's end, and {"epoch", … scores,
+    "train_seconds", "token_efficiency"} for every evaluation: how long the epoch's training took,
+    without the evaluation, and which share of the tokens in its batches were no padding.
     """
 
     def __init__(self, run: Path, progress: Progress, lengths: Sequence[int], epochs: int) -> None:
@@ -37,6 +39,8 @@ class Log:
         self.progress, self.lengths, self.epochs = progress, lengths, epochs
         self.last = 0  # batches of the epoch
         self.tokens, self.left, self.since = 0, 0, 0.0  # counted in this group, left in the epoch
+        self.stepped = 0.0  # when the last step was over
+        self.efficiency = 1.0  # of the epoch's batches
         self.bar_now: Any = tqdm(disable=True)
         distributed.in_main(self.forget)
 
@@ -55,7 +59,9 @@ class Log:
         sizes = [sum(self.lengths[i] for i in batch) for batch in batches]
         done = sum(sizes[: self.progress.batch])
         self.last, self.left = len(batches), sum(sizes) - done
-        self.since, self.tokens = time.monotonic(), 0
+        self.efficiency = token_efficiency(self.lengths, batches)
+        self.since = self.stepped = time.monotonic()
+        self.tokens = 0
         with tqdm(
             total=sum(sizes),
             initial=done,
@@ -76,6 +82,8 @@ class Log:
         progress, tokens = self.progress, sum(self.lengths[i] for i in examples)
         self.tokens += tokens
         self.left -= tokens
+        seconds, self.stepped = time.monotonic() - self.stepped, time.monotonic()
+        progress.epoch_sums["seconds"] = progress.epoch_sums.get("seconds", 0.0) + seconds
         if progress.skipped == 0:
             for sums in (progress.epoch_sums, progress.group_sums):
                 for name, value in {"examples": len(examples), **totals}.items():
@@ -102,7 +110,10 @@ class Log:
             print(f"{plain(line)}  {left} left", flush=True)
 
     def evaluation(self, scores: dict[str, Any]) -> None:
-        """Takes in the scores on the dev set after an epoch."""
+        """Takes in the scores on the dev set after an epoch; adds what its training took."""
+        seconds = self.progress.epoch_sums.get("seconds", 0.0)
+        efficiency = round(self.efficiency, 4)
+        scores = scores | {"train_seconds": round(seconds, 1), "token_efficiency": efficiency}
         self.write(scores)
         if distributed.is_main():
             shown = "  ".join(
@@ -129,7 +140,8 @@ class Log:
 def means(sums: dict[str, float]) -> dict[str, float]:
     """The loss, and the share of right answers, per example."""
     examples = sums.get("examples", 0.0)
-    return {name: value / examples for name, value in sums.items() if name != "examples"}
+    counts = ("examples", "seconds")
+    return {name: value / examples for name, value in sums.items() if name not in counts}
 
 
 def plain(line: dict[str, Any]) -> str:

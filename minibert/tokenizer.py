@@ -158,14 +158,25 @@ def check_model(
         )
 
 
-def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
+def pad_id_of(tokenizer: Tokenizer) -> int:
+    """The id of [PAD], which every tokenizer of ours has."""
+    return int(tokenizer.get_vocab()[SPECIAL["pad"]])
+
+
+def save_tokenizer(
+    tokenizer: Tokenizer, directory: str | Path, max_length: int | None = None
+) -> None:
     """Writes tokenizer.json, tokenizer_config.json and vocab.txt, as transformers reads them.
+
+    max_length: the model's positions: where transformers cuts a text if it is asked to cut.
 
     Raises:
         UserError: the files cannot be written; what was there before is kept.
     """
     directory = Path(directory)
     settings: dict[str, Any] = {f"{name}_token": token for name, token in SPECIAL.items()}
+    if max_length is not None:
+        settings["model_max_length"] = max_length
     normalizer = tokenizer.normalizer
     if isinstance(normalizer, BertNormalizer):
         settings["tokenizer_class"] = "BertTokenizer"

@@ -1,6 +1,7 @@
 """A trained model by name, as its user meets it: its files, how it was trained, where it runs.
 
 The commands of both tasks load their models here; `qa/ask.py` and `cls/classify.py` ask them.
+Which of the two a model is for, its run.json says, or the config.json of a checkpoint without one.
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from tokenizers import Tokenizer
 
 from minibert import files, hub, runs
 from minibert.errors import UserError
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
-from minibert.train import PRECISIONS, choose_precision
+from minibert.train import PRECISIONS, autocast, choose_precision
 from minibert.weights import PreTrainedModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+
+# The training scripts: a setting that the runs of no other have, and the command that asks them.
+SCRIPTS = {
+    "train_qa.py": ("doc_stride", "minibert ask"),
+    "train_cls.py": ("head_tail", "minibert classify"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,13 @@ def load_trained(
             belong together.
     """
     directory = hub.find(name)
-    run = directory.parent if directory.name == "last" else directory
+    run = run_of(directory)
     facts = read_facts(run, script, needs) if (run / "run.json").is_file() else {}
     if facts and not (directory / "config.json").is_file():
-        raise UserError(f"{name} has no model yet: its first epoch was not finished; resume it")
+        raise UserError(
+            f"{name} has no model yet: its first epoch was not finished; go on with it: "
+            f"{runs.again(script, run)}"
+        )
     model = kind.from_pretrained(directory)
     if model.load_report is not None and model.load_report.newly_initialized:
         raise UserError(
@@ -77,12 +88,39 @@ def load_trained(
     return Trained(model.to(on), tokenizer, run if facts else None, facts, precision)
 
 
+def run_of(directory: Path) -> Path:
+    """Where run.json is, if a model was trained here: a run's last model is in a folder of it."""
+    return directory.parent if directory.name == "last" else directory
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a model is for classes of texts, so not for questions."""
+    directory = hub.find(name)
+    run = run_of(directory)
+    if (run / "run.json").is_file():
+        return script_of(files.read_json(run / "run.json").get("settings")) == "train_cls.py"
+    config = directory / "config.json"
+    heads = files.read_json(config).get("architectures") if config.is_file() else None
+    return heads == ["BertForSequenceClassification"]
+
+
+def script_of(settings: Any) -> str | None:
+    """The training script whose run has these settings."""
+    known = settings if isinstance(settings, dict) else {}
+    return next((script for script, (own, _) in SCRIPTS.items() if own in known), None)
+
+
 def read_facts(run: Path, script: str, needs: Sequence[str]) -> dict[str, Any]:
     """run.json. Raises UserError: it is damaged, or that of a run of another task."""
     facts = files.read_json(run / "run.json")
     settings = facts.get("settings")
-    if not isinstance(settings, dict) or not all(name in settings for name in needs):
-        raise UserError(f"{run} is no run of {script}: its run.json lacks {', '.join(needs)}")
+    made_by = script_of(settings)
+    if made_by not in (script, None):
+        raise UserError(f"{run} is a run of {made_by}; use {SCRIPTS[str(made_by)][1]}")
+    if not isinstance(settings, dict):
+        raise UserError(f"{run} is no run of {script}: its run.json has no settings")
+    if missing := [name for name in needs if name not in settings]:
+        raise UserError(f"{run} is no run of {script}: its run.json lacks {', '.join(missing)}")
     if settings.get("precision") not in PRECISIONS:
         raise damaged(run, settings)
     return facts
@@ -92,10 +130,16 @@ def damaged(run: Path, settings: Any) -> UserError:
     return UserError(f"{run / 'run.json'} is damaged: its settings are {settings}")
 
 
+def as_scored(model: PreTrainedModel, precision: str) -> torch.autocast:
+    """A run's model computes in the precision it was scored with, so that its scores come out
+    again."""
+    return autocast(next(model.parameters()).device, precision)
+
+
 def check_text(text: str, what: str) -> None:
     """Raises UserError: it is empty, or no Unicode."""
     if not text.strip():
-        raise UserError(f"{what} is empty; there is nothing to answer")
+        raise UserError(f"{what} is empty; write it")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,25 @@ def add_json(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("--json", action="store_true", help=f"print JSON, for programs{more}")
 
 
+COLUMNS = {
+    "text": "holds the text",
+    "pair": "holds the second text, of pairs",
+    "label": "holds the label",
+}
+
+
+def add_columns(
+    parser: argparse.ArgumentParser, names: Iterable[str] = COLUMNS, default: str = ""
+) -> None:
+    """The flags for columns of a table. default: where they are looked for first."""
+    for name in names:
+        parser.add_argument(f"--{name}-column", metavar="NAME|N", help="the column, by its "
+            f"name in the first row or by number, that {COLUMNS[name]} (default: {default}found "
+            "by its name or its content)")  # fmt: skip
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda where there is one)")
-
-
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """The flags that name the columns of a table of labelled texts."""
-    for name, what in (
-        ("text", "holds the text (default: found by its name or its content); a name says, too, "
-        "that the first row holds names"),
-        ("pair", "holds the second text, of pairs"),
-        ("label", "holds the label (default: found as the text is)"),
-    ):  # fmt: skip
-        parser.add_argument(
-            f"--{name}-column", metavar="NAME|N", help=f"the column, by name or number, that {what}"
-        )
 
 
 def directory_for(out: str | None) -> Path | None:
@@ -47,3 +52,14 @@ def directory_for(out: str | None) -> Path | None:
 
 def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def table(scores: Mapping[str, float], digits: int) -> str:
+    """A name and a figure a line."""
+    width = max(map(len, scores))
+    return "\n".join(
+        f"{name:{width}}  {value:.{digits}f}"
+        if isinstance(value, float)
+        else f"{name:{width}}  {value}"
+        for name, value in scores.items()
+    )

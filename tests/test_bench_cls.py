@@ -15,13 +15,22 @@ import plain_loop
 import pytest
 import split_sst2
 import torch
-from tiny import assert_padding_does_not_matter, command_line, has_gradient
+from numpy_checkpoint import TINY
+from tiny import (
+    assert_padding_does_not_matter,
+    command_line,
+    has_gradient,
+    json_of,
+    write_model,
+)
 from tiny_cls import LABELS, TinyCls
+from typed import minibert
 
+import train_cls
 from minibert.cls.reading import Example, read_texts
 from minibert.cls.task import load_model
 from minibert.optimization import Recipe, learning_rate
-from minibert.tokenizer import load_tokenizer
+from minibert.tokenizer import SPECIAL, load_tokenizer
 from minibert.train import Training
 
 
@@ -159,6 +168,37 @@ def test_the_parts_are_read_as_any_data(
 
 
 # cased_small.py
+
+
+def test_the_small_cased_model_flips_where_it_has_learned_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a vocabulary and texts made for it, of which it learns all in a few steps; its commands
+    run in this process, which has imported torch already."""
+
+    def run(command: list[str], check: bool) -> None:
+        _, script, *words = command
+        assert check and (minibert(*words[1:]) if script == "-m" else train_cls.main(words)) == 0
+
+    monkeypatch.setattr("subprocess.run", run)
+    words, draw = ["good", "bad", "a", "film", "so", "it", "is"], random.Random(0)
+    shared = tmp_path / "shared"
+    vocabulary, data = shared / "bert-base-cased", shared / "data/sst2"
+    write_model(vocabulary, TINY, [*SPECIAL.values(), *words], 0.1)
+    config = json.dumps(TINY | {"vocab_size": len(SPECIAL) + len(words)})
+    (vocabulary / "config.json").write_text(config)
+    (vocabulary / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    data.mkdir(parents=True)
+    for part, n in (("train", 1500), ("dev", 40)):
+        lines = ["sentence\tlabel"]
+        for label in draw.choices((0, 1), k=n):
+            text = [words[1 - label], *draw.choices(words[2:], k=4)]
+            lines.append(f"{' '.join(draw.sample(text, 5))}\t{label}")
+        (data / f"{part}.tsv").write_text("\n".join(lines) + "\n")
+    cased_small.main(["--shared", str(shared), "--out", str(tmp_path / "out")])
+    cases = json_of(tmp_path / "out/probe/probe_case.json")
+    assert [len(case["flips"]) > 0 for case in cases] == [False, False, True, True]
+    assert cases[0]["accuracy"] > 0.9 > 0.7 > cases[2]["accuracy"]
 
 
 def test_the_small_cased_model_has_the_real_vocabulary(shared: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,28 @@ from minibert.cls.classify import load_classifier
 from minibert.cls.commands import SHOWN_FLIPS
 from minibert.cls.probe import lower, probe, upper
 from minibert.cls.reading import read_texts
+from minibert.errors import UserError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = [*SPECIAL, "good", "bad", "a", "film", "not", "so", "but", ".", "!"]
 CONFIG = TINY | {"vocab_size": len(VOCABULARY), "max_position_embeddings": 40}
 
 
-def judge(folder: Path, *, lower_case: bool = False, **run: Any) -> Path:
-    """Writes the checkpoint, and a run.json if there are facts for one."""
-    C = CONFIG["hidden_size"]
-    tensors = numpy_tensors(CONFIG)
+def judge(
+    folder: Path,
+    *,
+    lower_case: bool = False,
+    labels: Sequence[str] = ("bad", "good"),
+    changed: dict[str, Any] | None = None,
+    **run: Any,
+) -> Path:
+    """Writes the checkpoint, with a config that is changed, and a run.json if there are facts for
+    one. Further labels than two are never the likeliest."""
+    named = {str(i): label for i, label in enumerate(labels)}
+    config = CONFIG | {"architectures": ["BertForSequenceClassification"], "id2label": named}
+    config |= changed or {}
+    C = config["hidden_size"]
+    tensors = numpy_tensors(config)
     for name, tensor in tensors.items():
         tensor[:] = 1 if "LayerNorm.weight" in name else 0
         if "self.value.weight" in name or "attention.output.dense.weight" in name:
@@ -40,9 +54,9 @@ def judge(folder: Path, *, lower_case: bool = False, **run: Any) -> Path:
     words = tensors["bert.embeddings.word_embeddings.weight"]
     for i, word in enumerate(VOCABULARY):
         words[i, {"bad": 0, "good": 1}.get(word, 2)] = 1
-    tensors["classifier.weight"] = 4 * np.eye(2, C, dtype=np.float32)
-    tensors["classifier.bias"][1] = 0.1
-    config = CONFIG | {"id2label": {"0": "bad", "1": "good"}}
+    tensors["classifier.weight"] = np.zeros((len(labels), C), np.float32)
+    tensors["classifier.weight"][:2] = 4 * np.eye(2, C)
+    tensors["classifier.bias"] = np.array([0, 0.1, *[-9] * (len(labels) - 2)], np.float32)
     write_checkpoint(folder, config, tensors)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower_case}))
@@ -121,7 +135,7 @@ def test_it_asks_until_an_empty_line_and_an_error_does_not_end_it(
     pair_free = judge(model.parent / "single", **run_facts())
     assert minibert("classify", "--model", pair_free, "--json") == 0
     captured = capsys.readouterr()
-    assert captured.err.count("error: the model was trained on single texts, but the text has") == 1
+    assert captured.err.count("error: the model was trained on single texts, but there is") == 1
     assert [json.loads(line)["label"] for line in captured.out.splitlines()] == ["bad"]
 
 
@@ -139,8 +153,77 @@ def test_pairs_are_given_with_pair_or_a_tab(
     monkeypatch.setattr(sys, "stdin", Stdin(b"a film\tso bad\n"))
     assert minibert(*command) == 0
     assert json.loads(capsys.readouterr().out)["pair"] == "so bad"
-    assert "trained on pairs of texts, but the text has no second" in fails(capsys, *command, "a")
-    assert "1 texts and 2 --pair" in fails(capsys, *command, "a", "--pair", "b", "--pair", "c")
+    error = fails(capsys, *command, "a")
+    assert "trained on pairs of texts, but there is no second text; give it with --pair" in error
+    error = fails(capsys, *command, "a", "--pair", "b", "--pair", "c")
+    assert "TEXT is there 1 times, --pair 2" in error
+    assert "error: the second text is empty" in fails(capsys, *command, "a", "--pair", " ")
+
+
+class Terminal(Stdin):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_it_asks_for_the_second_text_of_a_pair(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paired = judge(tmp_path / "run", **run_facts(pair="column 2 'text_b'"))
+    monkeypatch.setattr(sys, "stdin", Terminal(b"a film\nso bad\ngood\tgood\n\n"))
+    assert minibert("classify", "--model", paired, "--json") == 0
+    captured = capsys.readouterr()
+    verdicts = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(v["text"], v["pair"]) for v in verdicts] == [("a film", "so bad"), ("good", "good")]
+    assert captured.err.count("second? ") == 1
+    monkeypatch.setattr(sys, "stdin", Terminal(b"a film\n\n"))
+    assert minibert("classify", "--model", judge(tmp_path / "single", **run_facts())) == 0
+    assert "second? " not in capsys.readouterr().err
+
+
+def test_a_text_of_a_file_that_does_not_fit_is_named_with_its_line(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = judge(tmp_path / "single", **run_facts())
+    command = ("classify", "--model", single, "--file")
+    path = tmp_path / "texts.txt"
+    path.write_text("good\n\nbad\tgood\n", encoding="utf-8")
+    error = fails(capsys, *command, path)
+    assert f"{path}, line 3: the model was trained on single texts, but there is a second" in error
+    monkeypatch.setattr(sys, "stdin", Stdin(path.read_bytes()))
+    assert "stdin, line 3: the model" in fails(capsys, *command, "-")
+    path.write_text("\u2028a film\u2028so bad\n", encoding="utf-8")  # a line as editors count them
+    assert minibert(*command, path, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsys: Capture) -> None:
+    rows = "mood,utter,other\nbad,so bad,a good film\ngood,a film so,a bad film\n"
+    path = tmp_path / "odd.csv"
+    path.write_text(rows, encoding="utf-8")
+    asked = {"text_column": "utter", "pair_column": None, "label_column": "mood"}
+    named = judge(tmp_path / "named", **run_facts(**asked))
+    plain = judge(tmp_path / "plain", **run_facts())
+    for words, texts in (
+        ((named,), ["so bad", "a film so"]),
+        ((plain, "--text-column", "utter"), ["so bad", "a film so"]),
+        ((named, "--text-column", "other"), ["a good film", "a bad film"]),
+    ):
+        assert minibert("classify", "--json", "--file", path, "--model", *words) == 0
+        assert [v["text"] for v in json.loads(capsys.readouterr().out)] == texts
+    for command in ("evaluate", "probe-case"):
+        for words, accuracy in (
+            ((named,), 1.0),
+            ((plain, "--text-column", "utter", "--label-column", "mood"), 1.0),
+            ((named, "--text-column", "other"), 0.0),
+        ):
+            assert minibert(command, "--json", "--data", path, "--model", *words) == 0
+            printed = json.loads(capsys.readouterr().out)
+            assert (printed if command == "evaluate" else printed[0])["accuracy"] == accuracy
+    flags = ("--text-column", "other", "--pair-column", "utter", "--label-column", "mood")
+    assert minibert("evaluate", "--json", "--data", path, "--model", judge(tmp_path), *flags) == 0
+    assert "second text: column 2 'utter'" in capsys.readouterr().err
+    error = fails(capsys, "classify", "--model", plain, "good", "--text-column", "1")
+    assert "for the table that --file names" in error
 
 
 def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, capsys: Capture) -> None:
@@ -152,7 +235,53 @@ def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, capsys: Capture) -> No
         assert minibert("classify", "--model", run, long) == 0
         captured = capsys.readouterr()
         assert captured.out.startswith(f"label        {label}\n")
-        assert "1 of 1 texts had more than 8 tokens and were cut" in captured.err
+        kept = "the beginning" if run == head else "what is at both ends"
+        said = f"note: 1 of 1 texts had more than 8 tokens and were cut; {kept} was kept"
+        assert said in captured.err
+
+
+def test_a_run_is_asked_in_its_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minibert.trained.choose_precision", lambda device: "bf16")
+    dtypes = []
+    for name in ("fp32", "bf16"):
+        classifier = load_classifier(str(judge(tmp_path / name, **run_facts(precision=name))))
+        classifier.model.classifier.register_forward_hook(lambda _, __, x: dtypes.append(x.dtype))
+        classifier.classify([("a good film", None)])
+    assert dtypes == [torch.float32, torch.bfloat16]
+
+
+def test_of_many_classes_the_likeliest_are_shown(tmp_path: Path, capsys: Capture) -> None:
+    labels = ["bad", "good", *"cdefgh"]
+    assert minibert("classify", "--model", judge(tmp_path, labels=labels), "good") == 0
+    others = capsys.readouterr().out.splitlines()[2]
+    assert others.startswith("others       bad ") and others.endswith(" and 2 more")
+    assert others.count(",") == 4
+
+
+def test_a_checkpoint_without_a_run_is_asked_with_all_its_positions_up_to_512(
+    model: Path, tmp_path: Path
+) -> None:
+    assert load_classifier(str(model)).settings == (40, False)
+    long = judge(tmp_path, changed={"max_position_embeddings": 600})
+    assert load_classifier(str(long)).settings == (512, False)
+
+
+@pytest.mark.reference
+def test_a_checkpoint_that_transformers_saved_is_asked_and_scored(
+    model: Path, dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    for kind in ("AutoModelForSequenceClassification", "AutoTokenizer"):
+        getattr(transformers, kind).from_pretrained(model).save_pretrained(tmp_path / "theirs")
+    printed = []
+    for folder in (model, tmp_path / "theirs"):
+        assert minibert("classify", "--model", folder, "--json", "so bad", "Good", "a film") == 0
+        printed.append(json.loads(capsys.readouterr().out))
+    for ours, theirs in zip(*printed, strict=True):
+        assert theirs["label"] == ours["label"]
+        assert theirs["probability"] == pytest.approx(ours["probability"], abs=1e-6)
+    assert minibert("evaluate", "--model", tmp_path / "theirs", "--data", dev) == 0
+    assert capsys.readouterr().out.startswith("accuracy  0.8333\n")
 
 
 def test_what_is_no_classifier_or_no_text_is_one_sentence(
@@ -160,7 +289,7 @@ def test_what_is_no_classifier_or_no_text_is_one_sentence(
 ) -> None:
     command = ("classify", "--model")
     assert "the text is empty" in fails(capsys, *command, model, " ")
-    assert "text 2 is empty" in fails(capsys, *command, model, "good", "")
+    assert "TEXT 2: the text is empty" in fails(capsys, *command, model, "good", "")
     assert "not both" in fails(capsys, *command, model, "good", "--file", "x.txt")
     assert "does not exist" in fails(capsys, *command, model, "--file", tmp_path / "x.txt")
     headless = judge(tmp_path / "headless")
@@ -172,11 +301,30 @@ def test_what_is_no_classifier_or_no_text_is_one_sentence(
     error = fails(capsys, *command, headless, "good")
     assert "has not been trained to classify" in error and "python train_cls.py" in error
     qa = judge(tmp_path / "qa", settings={"doc_stride": 1, "precision": "fp32"})
-    assert "is no run of train_cls.py" in fails(capsys, *command, qa, "good")
-    torn = judge(tmp_path / "torn", **run_facts(max_length="long"))
-    assert "is damaged" in fails(capsys, *command, torn, "good")
+    error = fails(capsys, *command, qa, "good")
+    assert error.endswith("qa is a run of train_qa.py; use minibert ask\n")
+    other = judge(tmp_path / "other", settings={"max_length": 12, "precision": "fp32"})
+    error = fails(capsys, *command, other, "good")
+    assert error.endswith("is no run of train_cls.py: its run.json lacks head_tail\n")
+    for name, value in (("max_length", "long"), ("head_tail", "yes")):
+        torn = judge(tmp_path / "torn", **run_facts(**{name: value}))
+        assert "is damaged" in fails(capsys, *command, torn, "good")
     longer = judge(tmp_path / "longer", **run_facts(max_length=100))
     assert "--max-length 100 is more than the model's 40" in fails(capsys, *command, longer, "good")
+    one_type = {"changed": {"type_vocab_size": 1}}
+    unable = judge(tmp_path / "unable", **one_type, **run_facts(pair="column 2"))
+    error = fails(capsys, *command, unable, "good", "--pair", "bad")
+    assert "cannot tell the two texts of a pair apart" in error
+    able = judge(tmp_path / "able", **one_type, **run_facts())
+    assert minibert(*command, able, "good") == 0
+    capsys.readouterr()
+    (able / "config.json").unlink()
+    error = fails(capsys, *command, able, "good")
+    assert "has no model yet" in error and f"python train_cls.py --resume {able}\n" in error
+    broken = load_classifier(str(model))
+    torch.nn.init.constant_(broken.model.classifier.bias, torch.nan)
+    with pytest.raises(UserError, match="are no numbers"):
+        broken.classify([("good", None)])
 
 
 # probe-case
@@ -253,7 +401,77 @@ def test_every_flip_is_one_that_the_model_itself_makes(
             assert verdict.label == flip.flipped != flip.label
             assert verdict.probability == pytest.approx(flip.probability, abs=1e-5)
             assert written[flip.text.lower()] == flip.label
-    assert sum(len(case.flips) for case in cases) > 0 if cased else True
+    assert (sum(len(case.flips) for case in cases) > 0) is cased
+
+
+def labelled(path: Path, rows: Sequence[tuple[str, ...]]) -> Path:
+    lines = [("text", "label") if len(rows[0]) == 2 else ("text_a", "text_b", "label"), *rows]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_both_texts_of_a_pair_are_spelled_and_shown(tmp_path: Path, capsys: Capture) -> None:
+    path = labelled(tmp_path / "dev.tsv", [("a film", "so bad", "bad"), ("good", "but", "good")])
+    model = judge(tmp_path / "run", **run_facts(pair="column 2 'text_b'"))
+    assert minibert("probe-case", "--model", model, "--data", path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split()[-2:] == ["1", "2"]  # in capitals one flips, both have other tokens
+    at = lines.index("A FILM | SO BAD")
+    assert lines[at + 1].startswith("  bad -> good (")
+
+
+def test_the_surest_flips_come_first_and_the_rest_are_counted(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    rows = [(" ".join(["bad"] * (i % 5 + 2) + ["good"] * (i % 3 + 1)), "bad") for i in range(40)]
+    rows += [("good", "good")]
+    model, path = judge(tmp_path), labelled(tmp_path / "dev.tsv", rows)
+    cases = probe(load_classifier(str(model)), read_texts(path))
+    sure = [[flip.probability for flip in case.flips] for case in cases]
+    assert len({*sure[3]}) > 5
+    for probabilities in sure:
+        assert probabilities == sorted(probabilities, reverse=True)
+    assert minibert("probe-case", "--model", model, "--data", path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    n = sum(map(len, sure))
+    assert lines[-1] == f"and {n - SHOWN_FLIPS} more: --json or --out gives all"
+    shown = [line.partition("(")[2][:6] for line in lines if " -> " in line]
+    assert shown == [f"{p:.4f}" for p in sorted(chain(*sure), reverse=True)[:SHOWN_FLIPS]]
+
+
+def test_it_says_in_which_spelling_texts_are_cut(
+    tmp_path: Path, dev: Path, capsys: Capture
+) -> None:
+    model = judge(tmp_path / "run", **run_facts(max_length=5))
+    assert minibert("probe-case", "--model", model, "--data", dev) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "were cut" in line]
+    named = [note.partition(": ")[0] for note in notes]
+    assert named == ["as written", "lower case", "UPPER CASE", "rAnDoM case"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "probe-case"])
+def test_of_texts_that_a_run_was_trained_on_those_held_out_are_scored(
+    tmp_path: Path, capsys: Capture, command: str
+) -> None:
+    path = labelled(tmp_path / "all.tsv", [(f"so good {'a ' * i}", "good") for i in range(60)])
+    texts = read_texts(path)
+    held_out = read_texts(path, part="dev")
+    assert 0 < len(held_out.examples) < 60
+    for dev, total, says in (
+        ({"sha256": texts.sha256}, len(held_out.examples), "the texts held out of it are scored"),
+        ({"sha256": "another"}, 60, "its scores there say little"),
+    ):
+        facts = run_facts()
+        facts["data"] = {"train": {"sha256": texts.sha256}, "dev": dev}
+        model = judge(tmp_path / "run", **facts)
+        assert minibert(command, "--model", model, "--data", path, "--json") == 0
+        captured = capsys.readouterr()
+        printed = json.loads(captured.out)
+        assert (printed if command == "evaluate" else printed[0])["total"] == total
+        assert "note: the model was trained on all.tsv" in captured.err and says in captured.err
+    other = judge(tmp_path / "other", **run_facts())
+    assert minibert(command, "--model", other, "--data", path) == 0
+    assert "note: the model was trained" not in capsys.readouterr().err
 
 
 def test_lower_casing_undoes_every_spelling(minilm_weights: Path) -> None:
@@ -281,8 +499,19 @@ def test_data_that_the_model_does_not_know_is_one_sentence(
     path.write_text("text\tlabel\ngood film\tgood\nbad film\tugly\n", encoding="utf-8")
     error = fails(capsys, "probe-case", "--model", model, "--data", path, "--out", path)
     assert "is a file; name a directory" in error
-    assert minibert("probe-case", "--model", model, "--data", path) == 2
-    assert "has the label 'ugly', which the model does not know" in capsys.readouterr().err
+    for command in ("probe-case", "evaluate"):
+        assert minibert(command, "--model", model, "--data", path) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{path}, line 3: the model does not know the label 'ugly'; it tells" in error
+        single = judge(tmp_path / "single", **run_facts())
+        pairs = labelled(tmp_path / "pairs.tsv", [("a film", "so", "bad"), ("good", "a", "good")])
+        assert minibert(command, "--model", single, "--data", pairs) == 2
+        assert "line 2: the model was trained on single texts" in capsys.readouterr().err
+
+
+def test_flags_of_the_other_task_are_refused(model: Path, dev: Path, capsys: Capture) -> None:
+    error = fails(capsys, "evaluate", "--model", model, "--data", dev, "--metric", "squad")
+    assert "--metric is for questions" in error
 
 
 def test_the_model_is_what_the_docstring_says(model: Path) -> None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from minibert.cls.confusion import picture
+from minibert.cls.confusion import DARK, MARGIN, picture
 from minibert.cls.metrics import score
 
 
@@ -98,7 +98,12 @@ def test_the_picture_is_well_formed_and_has_every_count(n: int) -> None:
         if n < 20:
             text = square.find(f"{svg}text")
             assert text is not None and text.text == str(count)
-    rects = [square.find(f"{svg}rect") for square in squares]
-    places = {(r.get("x"), r.get("y")) for r in rects if r is not None}
-    assert len(places) == n * n
-    assert all(float(r.get("x", 0)) < float(tree.get("width", 0)) for r in rects if r is not None)
+        # A row is a gold, a column a prediction; and the larger the share of the row, the darker.
+        rect = square.find(f"{svg}rect")
+        assert rect is not None
+        side, x, y = (float(rect.get(name, 0)) for name in ("width", "x", "y"))
+        assert (x, y) == (MARGIN + j * side, MARGIN + i * side)
+        assert max(x, y) + side < float(tree.get("width", 0))
+        share = count / max(1, scores.counts[i].sum())
+        shades = [round(255 - share * (255 - dark)) for dark in DARK]
+        assert rect.get("fill") == f"rgb({shades[0]},{shades[1]},{shades[2]})"

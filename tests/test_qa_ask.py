@@ -28,6 +28,7 @@ from typed import Capture, Stdin, fails, minibert
 
 from minibert.qa.ask import load_reader
 from minibert.qa.task import QASettings
+from minibert.trained import as_scored
 
 Context = Callable[[str], Path]
 
@@ -202,7 +203,7 @@ def test_questions_can_be_piped_in_and_one_that_fails_does_not_end_them(
     replies = [json.loads(line) for line in captured.out.splitlines()]
     assert [reply["question"] for reply in replies] == ["who", "谁"]  # the empty line ended it
     assert [reply["answer"] for reply in replies] == [ANSWER, ANSWER]
-    assert captured.err == "error: this question is not UTF-8 text\n"
+    assert captured.err == "error: this question is not valid UTF-8\n"
 
 
 def test_a_model_of_nan_gives_an_error_for_each_question_and_goes_on(
@@ -298,7 +299,8 @@ def test_a_run_is_asked_in_its_precision_where_the_processor_has_it(
     (run / "run.json").write_text(json.dumps(run_json(precision="bf16")))
     for has, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         monkeypatch.setattr("minibert.trained.choose_precision", lambda device, has=has: has)
-        with load_reader(str(run), "cpu").autocast():
+        reader = load_reader(str(run), "cpu")
+        with as_scored(reader.model, reader.precision):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
@@ -358,6 +360,7 @@ def test_a_run_that_has_no_model_yet_is_an_error(run: Path, capsys: Capture) -> 
         ("[]", "must hold a JSON object"),
         ("{}", "is no run of train_qa.py"),
         ('{"settings": {"max_length": 40, "metric": "accuracy"}}', "is no run of train_qa.py"),
+        ('{"settings": {"head_tail": false}}', "is a run of train_cls.py; use minibert classify"),
         (json.dumps(run_json(max_length="40")), "is damaged"),
         (json.dumps(run_json(metric="bleu")), "is damaged"),
         (json.dumps(run_json(precision="int4")), "is damaged"),

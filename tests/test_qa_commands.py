@@ -23,9 +23,10 @@ from qa_finder import (
     squad_file,
     write_vocabulary,
 )
-from typed import Capture, fails, minibert, parser
+from typed import Capture, fails, minibert
 
 import train_qa
+from minibert.cli import parser
 from minibert.qa.peek import abridged
 
 
@@ -99,6 +100,14 @@ def test_evaluate_says_if_the_metric_is_not_usual_for_the_texts(
         assert "by the rules of" not in by_hand.err
         f1[metric] = json.loads(by_hand.out)["f1"]
     assert f1["cmrc2018"] > 80 and f1["squad"] == float(printed.out.split()[3]) == 0
+
+
+def test_evaluate_refuses_flags_for_classes_of_texts(
+    model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data = squad_file(tmp_path / "dev.json", ENGLISH, [ANSWER])
+    error = fails(capsys, "evaluate", "--model", model, "--data", data, "--text-column", "1")
+    assert "columns are named for a classifier's texts" in error
 
 
 def test_evaluate_refuses_an_out_that_is_a_file_before_it_reads_anything(

@@ -620,7 +620,44 @@ def test_metrics_have_a_line_for_each_20_steps_the_rest_and_each_evaluation(tiny
         assert row["lr"] == learning_rate(training.recipe, last - 1, 78)
     times = [json.loads(line) for line in (tiny.folder / "run/metrics.jsonl").open()]
     assert all(row["tokens_per_second"] > 0 for row in times if "step" in row)
-    assert set(rows[2]) == {"epoch", "exact_match", "f1", "total"}
+    assert set(rows[2]) == {"epoch", "exact_match", "f1", "total", "token_efficiency"}
+
+
+def test_an_evaluation_says_how_long_its_epoch_was_trained_and_how_little_was_padding(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second here and an evaluation 500; a run that was stopped counts all steps."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def slow(training: Training, stop_at: int = 0) -> Training:
+        forward_backward, evaluate = training.forward_backward, training.task.evaluate
+
+        def one_second(examples: list[int]) -> dict[str, float]:
+            clock[0] += 1
+            training.stop = training.progress.step + 1 == stop_at
+            return forward_backward(examples)
+
+        def much_longer(model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
+            clock[0] += 500
+            return evaluate(model)
+
+        training.forward_backward = one_second  # type: ignore[method-assign]
+        training.task.evaluate = much_longer  # type: ignore[method-assign]
+        return training
+
+    training = slow(tiny.training(), stop_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        training.go()
+    clock[0] += 3600
+    slow(tiny.training(resume=True)).go()
+    lines = (tiny.folder / "run/metrics.jsonl").read_text().splitlines()
+    evaluations = [row for row in map(json.loads, lines) if "f1" in row]
+    assert [row["train_seconds"] for row in evaluations] == [10.0, 10.0]
+    for epoch, row in enumerate(evaluations):
+        batches = [[training.task.lengths[i] for i in b] for b in training.batches(epoch)]
+        computed = sum(len(batch) * max(batch) for batch in batches)
+        assert row["token_efficiency"] == round(sum(training.task.lengths) / computed, 4) < 1
 
 
 # What is kept.

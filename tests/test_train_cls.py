@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import zipfile
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from forked import Ended, Forks, error_of, forks
@@ -26,16 +27,34 @@ from tiny import (
     assert_padding_does_not_matter,
     json_of,
     killed_runs,
+    write_model,
 )
-from tiny_cls import LABELS, RESULTS, SETTINGS, TinyCls, results, write_texts
-from typed import python
+from tiny_cls import (
+    CONFIG,
+    LABELS,
+    OF_TEST,
+    RESULTS,
+    VOCABULARY,
+    TinyCls,
+    TinyPairs,
+    results,
+    write_texts,
+)
+from typed import minibert, python
 
 import train_cls
 from minibert import checkpoint, datasets
+from minibert.cls.classify import load_classifier
 from minibert.cls.encoding import encode
 from minibert.cls.metrics import score
-from minibert.cls.reading import read_texts
-from minibert.cls.task import ClsSettings, ClsTask, classify, load_model
+from minibert.cls.reading import Example, read_texts
+from minibert.cls.task import (
+    ClsSettings,
+    class_probabilities,
+    failures,
+    load_model,
+    predictions,
+)
 from minibert.errors import UserError
 from minibert.model import BertForSequenceClassification
 from minibert.tokenizer import load_tokenizer
@@ -59,6 +78,19 @@ def server() -> Server:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCls:
     return TinyCls(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
+    return TinyPairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def trained_pairs(pairs: TinyPairs, server: Server) -> Ended:
+    """A run in `pairs.folder / "run"`."""
+    ended = server.run(pairs.arguments("run"))
+    assert ended.code == 0, ended.err
+    return ended
 
 
 # The command of the README.
@@ -219,14 +251,53 @@ def test_labels_are_kept_by_name_and_run_json_says_what_was_understood(
     }
 
 
-def test_the_kept_model_gives_the_scores_again(tiny: TinyCls, trained: Ended) -> None:
+def test_the_surest_50_mistakes_are_shown_each_on_one_line() -> None:
+    examples = [Example(f"a\tb{i}\nc", None, "no", i) for i in range(60)]
+    sure = np.linspace(0.6, 0.9, 60, dtype=np.float32)
+    probabilities = np.stack([1 - sure, sure], axis=1)
+    header, *lines = failures(examples, probabilities, ["no", "yes"]).splitlines()
+    assert [line.split("\t") for line in lines] == [
+        [f"a b{i} c", "no", "yes", f"{sure[i]:.6f}"] for i in range(59, 9, -1)
+    ]
+    header, *lines = predictions(examples, probabilities, ["no", "yes"]).splitlines()
+    assert len(lines) == 60 and {line.count("\t") for line in lines} == {header.count("\t")}
+
+
+def test_evaluate_gives_what_the_training_run_gave_to_the_byte(
+    tiny: TinyCls,
+    pairs: TinyPairs,
+    trained: Ended,
+    trained_pairs: Ended,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for folder, data in ((tiny.folder, tiny.dev.path), (pairs.folder, pairs.folder / "pairs")):
+        run, out = folder / "run", tmp_path / folder.name
+        words = ("--model", run, "--data", data, "--out", out)
+        assert minibert("evaluate", *words, "--json") == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out) == json_of(run / "eval.json")
+        written = ["confusion.svg", "eval.json", "failures.tsv", "predictions.tsv"]
+        assert sorted(path.name for path in out.iterdir()) == written
+        for name in written:
+            assert (out / name).read_bytes() == (run / name).read_bytes(), name
+        n = json_of(run / "run.json")["counts"]["dev_texts_cut"]
+        assert (f"dev.tsv: {n} of 24 texts" in captured.err) is (n > 0)
+
+
+@pytest.mark.reference
+def test_transformers_pipeline_takes_texts_of_any_length(tiny: TinyCls, trained: Ended) -> None:
+    transformers = pytest.importorskip("transformers")
     run = tiny.folder / "run"
-    model = BertForSequenceClassification.from_pretrained(run)
-    assert model.load_report is not None and not model.load_report.newly_initialized
-    task = ClsTask(load_tokenizer(run), SETTINGS, LABELS, tiny.dev)
-    _, texts = task.evaluate(model)
-    for name, text in texts.items():
-        assert (run / name).read_text(encoding="utf-8") == text
+    pipeline = transformers.pipeline("text-classification", model=str(run), truncation=True)
+    texts = [example.text for example in tiny.dev.examples] + ["w1 " * 600]
+    ours = load_classifier(str(run))
+    ours = replace(ours, settings=ours.settings._replace(max_length=24))  # all that the model has
+    for theirs, verdict in zip(
+        pipeline(texts), ours.classify([(text, None) for text in texts]), strict=True
+    ):
+        assert theirs["label"] == verdict.label
+        assert theirs["score"] == pytest.approx(verdict.probability, abs=1e-5)
 
 
 @pytest.mark.reference
@@ -244,10 +315,12 @@ def test_transformers_loads_the_run_as_it_is_and_gives_the_same_classes(
     assert theirs.config.id2label == {0: "even", 1: "odd"}
     tokenizer = transformers.AutoTokenizer.from_pretrained(run)
     ours = BertForSequenceClassification.from_pretrained(run)
-    for example in tiny.dev.examples:
-        encoded = tokenizer(example.text, return_tensors="pt")
-        [row] = encode([(example.text, None)], load_tokenizer(run), 24).rows
+    texts = [(example.text, None) for example in tiny.dev.examples]
+    for text, pair in [*texts, ("w1 w2", "w3"), ("w4", "w5 w6 w7")]:
+        encoded = tokenizer(text, pair, return_tensors="pt")
+        [row] = encode([(text, pair)], load_tokenizer(run), 24).rows
         assert encoded["input_ids"][0].tolist() == row.input_ids.tolist()
+        assert encoded["token_type_ids"][0].tolist() == row.token_type_ids.tolist()
         with torch.no_grad():
             logits = theirs(**encoded).logits
             mine = ours(encoded["input_ids"], None, encoded["token_type_ids"])
@@ -323,24 +396,26 @@ def test_a_directory_with_a_test_set_and_pairs_and_a_single_file(
 
 
 def test_texts_that_are_too_long_are_counted_and_both_ends_kept_if_asked(
-    tiny: TinyCls, server: Server, tmp_path: Path
+    pairs: TinyPairs, trained_pairs: Ended
 ) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    test = read_texts(write_texts(folder / "test.tsv", 10, seed=3, labels=False), labelled=False)
-    given = {"data": folder, "max_length": 8, "head_tail": True, "epochs": 1}
-    for part in ("train", "dev"):
-        shutil.copy(tiny.folder / f"{part}.tsv", folder)
-        given[part] = None
-    ended = server.run(tiny.arguments(tmp_path / "run", **given))
-    assert ended.code == 0, ended.err
-    facts = json_of(tmp_path / "run/run.json")
-    for part, texts in (("train", tiny.train), ("dev", tiny.dev), ("test", test)):
-        n = sum(len(example.text.split()) > 6 for example in texts.examples)
-        said = f"{part}: {n} of {len(texts.examples)} texts had more than 8 tokens and were cut"
-        assert f"{said}; what is at both ends was kept" in ended.err[0]
-        assert facts["counts"][f"{part}_texts_cut"] == n > 0
+    facts = json_of(pairs.folder / "run/run.json")
     assert facts["settings"]["head_tail"] is True
+    for part in ("train", "dev", "test"):
+        examples = read_texts(pairs.folder / f"pairs/{part}.tsv").examples
+        n = sum(len(f"{e.text} {e.pair}".split()) > 10 for e in examples)
+        assert facts["counts"][f"{part}_texts_cut"] == n > 0
+        said = f"{part}: {n} of {len(examples)} texts had more than 13 tokens and were cut; what is"
+        assert said in trained_pairs.err[0]
+
+
+def test_what_it_says_last_can_be_typed(
+    trained_pairs: Ended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *_, last = trained_pairs.err[0].splitlines()
+    words = shlex.split(last.removeprefix("try it: minibert "))
+    assert words[:2] == ["classify", "--model"] and words[-2] == "--pair"
+    assert minibert(*words) == 0
+    assert capsys.readouterr().out.startswith("label        ")
 
 
 def test_a_small_bert_learns_the_rule(tmp_path: Path) -> None:
@@ -356,10 +431,12 @@ def test_a_small_bert_learns_the_rule(tmp_path: Path) -> None:
 
 
 def test_killed_at_random_times_it_comes_to_the_same_end_byte_for_byte(
-    tiny: TinyCls, server: Server, trained: Ended
+    pairs: TinyPairs, server: Server, trained_pairs: Ended
 ) -> None:
-    for run in killed_runs(server, tiny, kills=4, seconds=trained.seconds, seed=4):
-        assert results(run) == results(tiny.folder / "run")
+    expected = results(pairs.folder / "run")
+    assert {*OF_TEST} <= expected.keys()
+    for run in killed_runs(server, pairs, kills=4, seconds=trained_pairs.seconds, seed=4):
+        assert results(run) == expected
 
 
 def test_stopped_it_says_how_to_go_on_and_does(
@@ -404,14 +481,15 @@ def test_a_run_goes_on_with_its_own_data_alone(
 def test_two_processes_learn_what_one_learns(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    calm = TinyCls(tmp_path_factory.mktemp("calm"), dropout=0.0)
+    calm = TinyPairs(tmp_path_factory.mktemp("calm"), dropout=0.0)
     one = server.run(calm.arguments("one"))
     two = server.run(calm.arguments("two"), processes=2)
     assert one.codes == [0] and two.codes == [0, 0], two.err
     assert_learned_the_same(calm.folder / "two", calm.folder / "one")
     assert rows_of(calm.folder / "two/predictions.tsv")[0]["label"] in LABELS
     assert json_of(calm.folder / "two/run.json")["processes"] == 2
-    assert "text: column 1 'sentence'" not in two.err[1]  # the main process alone says it
+    said = "text: column 1 'text_a'"  # by the main process alone
+    assert said in two.err[0] and said not in two.err[1]
     assert checkpoint.found(calm.folder / "two")
 
 
@@ -452,10 +530,10 @@ def test_the_loss_of_a_text_does_not_depend_on_the_padding_beside_it(tiny: TinyC
 
 def test_probabilities_come_in_the_order_of_the_texts(tiny: TinyCls) -> None:
     model, task = tiny.model(), tiny.task()
-    together = classify(model, task.encoded.rows, task.pad_id)
+    together = class_probabilities(model, task.encoded.rows, task.pad_id)
     assert together.shape == (39, 2)
     for i in (0, 7, 38):
-        alone = classify(model, [task.encoded.rows[i]], task.pad_id)
+        alone = class_probabilities(model, [task.encoded.rows[i]], task.pad_id)
         assert together[i].tolist() == pytest.approx(alone[0].tolist(), abs=1e-5)
     assert together.sum(axis=1).tolist() == pytest.approx([1.0] * 39, abs=1e-5)
 
@@ -503,6 +581,14 @@ def test_data_that_does_not_fit_is_one_sentence_too(
         server.run(tiny.arguments(tmp_path / "run", train=questions))
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_with_one_token_type_learns_no_pairs(
+    pairs: TinyPairs, server: Server, tmp_path: Path
+) -> None:
+    one_type = write_model(tmp_path / "weights", CONFIG | {"type_vocab_size": 1}, VOCABULARY, 0.0)
+    error = error_of(server.run(pairs.arguments(tmp_path / "run", weights=one_type)))
+    assert "cannot tell the two texts of a pair apart" in error
 
 
 def test_a_loss_that_is_no_number_names_the_lines(tiny: TinyCls, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def records(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without how long things took."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line, parse_constant=no_constant) for line in lines]
-    return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows]
+    times = ("tokens_per_second", "train_seconds")
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 def no_constant(name: str) -> None:

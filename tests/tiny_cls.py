@@ -23,6 +23,18 @@ SETTINGS = ClsSettings(**LENGTHS, head_tail=False)
 LABELS = ["even", "odd"]
 
 
+def write_pairs(path: Path, n: int, seed: int) -> Path:
+    """Is the number in the second text's first word even or odd? Half of the pairs are too long."""
+    draw = random.Random(seed)
+    lines = ["text_a\ttext_b\tlabel"]
+    for _ in range(n):
+        first, second = ([draw.randrange(30) for _ in range(draw.randint(2, 9))] for _ in "ab")
+        texts = (" ".join(f"w{number}" for number in numbers) for numbers in (first, second))
+        lines.append("\t".join([*texts, LABELS[second[0] % 2]]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def write_texts(path: Path, n: int, seed: int = 0, labels: bool = True) -> Path:
     """Is the number in the first word even or odd?"""
     draw = random.Random(seed)
@@ -53,10 +65,26 @@ class TinyCls(Folder):
         return load_model(self.weights, LABELS)
 
 
-# What a run leaves that must not depend on whether it was stopped on the way.
+class TinyPairs(TinyCls):
+    """Of pairs of texts, with a test set; long ones keep both ends."""
+
+    def __init__(self, folder: Path, dropout: float = 0.1) -> None:
+        super().__init__(folder, dropout=dropout)
+        (folder / "pairs").mkdir()
+        for seed, (part, n) in enumerate({"train": 39, "dev": 24, "test": 10}.items()):
+            write_pairs(folder / f"pairs/{part}.tsv", n, seed)
+
+    def arguments(self, run: str | Path = "run", **flags: Any) -> list[str]:
+        data = {"data": self.folder / "pairs", "train": None, "dev": None}
+        return super().arguments(run, **(data | {"max_length": 13, "head_tail": True} | flags))
+
+
+# What a run leaves that must not depend on whether it was stopped on the way; and what it leaves of
+# a test set.
 RESULTS = (*FILES, "predictions.tsv", "failures.tsv", "confusion.svg")
+OF_TEST = ("test_predictions.tsv", "test.json")
 
 
 def results(run: Path) -> dict[str, Any]:
     """All that two equal runs have in common, to be compared."""
-    return contents(run, RESULTS)
+    return contents(run, [*RESULTS, *(name for name in OF_TEST if (run / name).exists())])

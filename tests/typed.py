@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import logging
 import os
@@ -15,9 +14,7 @@ import pytest
 from hub_server import FakeHub
 from numpy_checkpoint import TINY, write_checkpoint
 
-from minibert.cli import guard
-from minibert.cls import commands as cls_commands
-from minibert.qa import commands as qa_commands
+from minibert.cli import guard, parser
 
 Capture = pytest.CaptureFixture[str]
 
@@ -27,14 +24,6 @@ class Stdin(io.TextIOWrapper):
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(io.BytesIO(raw), encoding="utf-8")
-
-
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="minibert")
-    commands = result.add_subparsers(required=True)
-    qa_commands.add_commands(commands)
-    cls_commands.add_commands(commands)
-    return result
 
 
 def minibert(*words: str | Path) -> int:

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         }
     )
     tokenizer = load_tokenizer(out)
-    save_tokenizer(tokenizer, out)
+    save_tokenizer(tokenizer, out, model.config.max_position_embeddings)
     unknown = tokenizer.get_vocab()[SPECIAL["unk"]]
     ids = [i for encoding in tokenize(texts[:1000], tokenizer) for i in encoding.ids]
     size = sum(p.numel() for p in model.parameters())

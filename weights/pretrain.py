@@ -165,7 +165,7 @@ class MaskedLMTask:
 
     def save(self, model: nn.Module, directory: Path) -> None:
         self.whole.save_pretrained(directory)
-        save_tokenizer(self.tokenizer, directory)
+        save_tokenizer(self.tokenizer, directory, self.whole.config.max_position_embeddings)
 
 
 class HiddenPlaces(nn.Module):

@@ -23,6 +23,7 @@ from minibert.metrics import score_all
 from minibert.qa.ask import load_reader
 from minibert.qa.reading import read_questions
 from minibert.qa.task import EVALUATION_BATCH, QATask, without_padding
+from minibert.trained import as_scored
 from rows import example, material
 from rows.row import Check, Figures, Row, Side, Work, apart, needs, peak_mb, timed
 
@@ -148,7 +149,7 @@ def logits_of_ours(run: Path, data: Path, work: Work) -> dict[tuple[int, ...], t
     reader = load_reader(str(run))
     task = QATask(reader.tokenizer, material.qa_settings(work), read_questions(data))
     windows = task.dev_windows.windows
-    with reader.autocast():
+    with as_scored(reader.model, reader.precision):
         rows = outputs(
             *(reader.model, windows, task.pad_id, without_padding),
             batch_size=EVALUATION_BATCH,

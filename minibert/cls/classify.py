@@ -2,23 +2,27 @@
 
 `commands.py` puts it on the command line. How long a text may be and whether it takes pairs, its
 run knows (run.json), and what the classes are called, its config.json.
+
+Shapes: N texts, L labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
+from minibert.cls.columns import Wanted
 from minibert.cls.encoding import Encodings, Texts, check_length, encode
-from minibert.cls.task import ClsSettings, Floats, classify
+from minibert.cls.reading import TextSet
+from minibert.cls.task import ClsSettings, class_probabilities, say_cut, texts_of
 from minibert.errors import UserError
+from minibert.inference import Floats
 from minibert.model import BertForSequenceClassification
-from minibert.report import say
-from minibert.tokenizer import SPECIAL, check_model
-from minibert.train import autocast
-from minibert.trained import check_text, damaged, load_trained
+from minibert.tokenizer import check_model, pad_id_of
+from minibert.trained import as_scored, check_text, damaged, load_trained
 
 USUAL_LENGTH = 512  # for a checkpoint without a run
 
@@ -41,7 +45,7 @@ class Classifier:
     tokenizer: Tokenizer
     settings: ClsSettings
     precision: str
-    takes_pairs: bool | None  # None: a checkpoint without a run, which does not say
+    run: dict[str, Any]  # its run.json; {} for a checkpoint without a run
 
     @property
     def labels(self) -> list[str]:
@@ -52,48 +56,72 @@ class Classifier:
         """Whether the tokenizer does, as that of an uncased model."""
         return self.tokenizer.encode("A").ids == self.tokenizer.encode("a").ids
 
-    def classify(self, texts: Texts) -> list[Verdict]:
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """What run.json says of the data, by part; {} for a checkpoint without a run."""
+        data: dict[str, Any] = self.run.get("data", {})
+        return data
+
+    @property
+    def takes_pairs(self) -> bool | None:
+        """None: a checkpoint without a run, which does not say."""
+        if not self.run:
+            return None
+        return self.trained_on.get("train", {}).get("pair_column") is not None
+
+    @property
+    def columns(self) -> Wanted:
+        """The columns that were asked for in training."""
+        asked = self.run.get("settings", {})
+        return Wanted(*(asked.get(f"{name}_column") for name in Wanted._fields))
+
+    def classify(self, texts: Texts, names: Sequence[str] = ()) -> list[Verdict]:
         """The verdict on each text, or pair of texts; says how many were too long.
 
-        Raises:
-            UserError: a text is empty or no Unicode, stands alone where the model takes pairs, or
-                the other way round; the model's scores are NaN.
-        """
-        probabilities = self.probabilities(self.encode(texts))
-        return [
-            Verdict(
-                *(text, pair, self.labels[row.argmax()], float(row.max())),
-                dict(zip(self.labels, row.tolist(), strict=True)),
-            )
-            for (text, pair), row in zip(texts, probabilities, strict=True)
-        ]
+        names: what to call each text in an error; else it is TEXT 1 and so on.
 
-    def encode(self, texts: Texts) -> Encodings:
-        """Checks the texts, and tokenizes them as in training."""
-        for i, (text, pair) in enumerate(texts, 1):
-            which = "the text" if len(texts) == 1 else f"text {i}"
-            check_text(text, which)
+        Raises:
+            UserError: what `check` raises; the model's scores are NaN.
+        """
+        self.check(texts, names)
+        verdicts = []
+        found = self.probabilities(self.encode(texts, "note"))  # (N, L)
+        for (text, pair), row in zip(texts, found, strict=True):
+            by_label = dict(zip(self.labels, row.tolist(), strict=True))
+            label = self.labels[row.argmax()]
+            verdicts.append(Verdict(text, pair, label, by_label[label], by_label))
+        return verdicts
+
+    def check(self, texts: Texts, names: Sequence[str] = ()) -> None:
+        """Raises UserError: a text is empty or no Unicode, stands alone where the model takes
+        pairs, or the other way round."""
+        names = names or [f"TEXT {i}" if len(texts) > 1 else "" for i in range(1, len(texts) + 1)]
+        for (text, pair), name in zip(texts, names, strict=True):
+            at = f"{name}: " if name else ""
+            check_text(text, f"{at}the text")
             if pair is not None:
-                check_text(pair, f"the second text of {which}")
-            if self.takes_pairs is not None and self.takes_pairs != (pair is not None):
-                wants = "pairs of texts" if self.takes_pairs else "single texts"
-                got = "no second text" if pair is None else "a second text"
-                raise UserError(f"the model was trained on {wants}, but {which} has {got}")
-        has_pairs = any(pair is not None for _, pair in texts)
-        check_length(self.settings.max_length, has_pairs)
+                check_text(pair, f"{at}the second text")
+            if self.takes_pairs and pair is None:
+                raise UserError(
+                    f"{at}the model was trained on pairs of texts, but there is no second text; "
+                    "give it with --pair, or in a file after a tab"
+                )
+            if self.takes_pairs is False and pair is not None:
+                raise UserError(
+                    f"{at}the model was trained on single texts, but there is a second text"
+                    + (" after a tab" if name else "")
+                )
+
+    def encode(self, texts: Texts, what: str) -> Encodings:
+        """Tokenizes texts as in training, and says how many were cut. what: which texts."""
         encodings = encode(texts, self.tokenizer, *self.settings)
-        if encodings.n_cut:
-            say(
-                f"note: {encodings.n_cut:,} of {len(texts):,} texts had more than "
-                f"{self.settings.max_length} tokens and were cut, as in training"
-            )
+        say_cut(what, encodings, self.settings)
         return encodings
 
     def probabilities(self, encodings: Encodings) -> Floats:
-        """(N, L): the probability of each class for each text."""
-        pad_id = self.tokenizer.get_vocab()[SPECIAL["pad"]]
-        with autocast(next(self.model.parameters()).device, self.precision):
-            found = classify(self.model, encodings.rows, pad_id)
+        """(N, L): the probability of each class for each text. Raises UserError: they are NaN."""
+        with as_scored(self.model, self.precision):
+            found = class_probabilities(self.model, encodings.rows, pad_id_of(self.tokenizer))
         if not (found >= 0).all():
             raise UserError("the model's scores are no numbers (NaN): its weights are damaged")
         return found
@@ -107,23 +135,41 @@ def load_classifier(name: str, device: str | None = None) -> Classifier:
             belong together.
     """
     trained = load_trained(
-        *(BertForSequenceClassification, name, device),
+        BertForSequenceClassification,
+        name,
+        device,
         script="train_cls.py",
         needs=ClsSettings._fields,
         purpose="to classify",
     )
     config = trained.model.config
     settings = ClsSettings(min(USUAL_LENGTH, config.max_position_embeddings), False)
-    takes_pairs = None
     if trained.run:
         settings = ClsSettings(*(trained.facts["settings"][k] for k in ClsSettings._fields))
         if type(settings.max_length) is not int or type(settings.head_tail) is not bool:
             raise damaged(trained.run, settings)
-        train = trained.facts.get("data", {}).get("train", {})
-        takes_pairs = train.get("pair_column") is not None
-    told_apart = "the two texts of a pair apart" if takes_pairs else None
+    found = Classifier(trained.model, trained.tokenizer, settings, trained.precision, trained.facts)
+    told_apart = "the two texts of a pair apart" if found.takes_pairs else None
     try:
+        check_length(settings.max_length, bool(found.takes_pairs))
         check_model(config, trained.tokenizer, settings.max_length, told_apart)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    return Classifier(trained.model, trained.tokenizer, settings, trained.precision, takes_pairs)
+    return found
+
+
+def check_texts(classifier: Classifier, texts: TextSet) -> None:
+    """Raises UserError for the first labelled text of a file that a model cannot be scored on."""
+    names, labels = lines_of(texts), classifier.labels
+    classifier.check(texts_of(texts.examples), names)
+    for example, name in zip(texts.examples, names, strict=True):
+        if example.label not in labels:
+            raise UserError(
+                f"{name}: the model does not know the label {example.label!r}; it tells apart "
+                f"{', '.join(labels)}"
+            )
+
+
+def lines_of(texts: TextSet) -> list[str]:
+    """Where each text stands, for messages."""
+    return [f"{texts.path}, line {example.line}" for example in texts.examples]

@@ -1,4 +1,4 @@
-"""The words of `minibert` that belong to classification: classify, probe-case.
+"""The words of `minibert` that belong to classification: classify, probe-case; its evaluation.
 
 Heavy rooms (torch takes a second) are imported by the command that needs them, so that
 `minibert --help` need not wait.
@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.errors import UserError
-from minibert.words import add_device, add_json, add_model, directory_for, to_json
+from minibert.words import add_columns, add_device, add_json, add_model, directory_for, to_json
 
 if TYPE_CHECKING:
     from minibert.cls.classify import Classifier, Verdict
+    from minibert.cls.columns import Wanted
     from minibert.cls.encoding import Texts
     from minibert.cls.probe import Case
 
 RUNS = ("train_cls.py", "classification")  # whose models are asked here
+DATA_HELP = (
+    "sst2; a file of labelled texts (TSV, CSV or JSON Lines); or a directory with one called dev*"
+)
+AS_TRAINED = "as in training, else "
 SHOWN_LABELS = 5  # of a text's classes
 SHOWN_FLIPS = 20
 TABLES = (".tsv", ".csv", ".jsonl", ".json")
@@ -29,6 +34,11 @@ TABLES = (".tsv", ".csv", ".jsonl", ".json")
 
 def add_commands(commands: Any) -> None:
     """Adds the two words to the subparsers of `minibert`."""
+    add_classify(commands)
+    add_probe_case(commands)
+
+
+def add_classify(commands: Any) -> None:
     words = commands.add_parser(
         "classify",
         help="tell the class of a text",
@@ -48,10 +58,13 @@ def add_commands(commands: Any) -> None:
         "reads stdin; or, by the ending of its name, a table (.tsv, .csv, .jsonl) as train_cls.py "
         "reads it, without labels if need be"
     )  # fmt: skip
+    add_columns(words, ("text", "pair"), AS_TRAINED)
     add_json(words, ": a list, an entry for each text; where it asks, one object a line")
     add_device(words)
     words.set_defaults(run=_classify)
 
+
+def add_probe_case(commands: Any) -> None:
     probe = commands.add_parser(
         "probe-case",
         help="does the verdict hang on capital letters?",
@@ -60,16 +73,21 @@ def add_commands(commands: Any) -> None:
         epilog="example: minibert probe-case --model runs/sst2 --data sst2",
     )
     add_model(probe, *RUNS)
-    probe.add_argument("--data", required=True, metavar="NAME|FILE|DIR", help="sst2; a file of "
-        "labelled texts (TSV, CSV or JSON Lines); or a directory with one called dev*")  # fmt: skip
-    probe.add_argument("--text-column", metavar="NAME|N", help="as for train_cls.py")
-    probe.add_argument("--pair-column", metavar="NAME|N", help="likewise")
-    probe.add_argument("--label-column", metavar="NAME|N", help="likewise")
+    probe.add_argument("--data", required=True, metavar="NAME|FILE|DIR", help=DATA_HELP)
+    add_columns(probe, default=AS_TRAINED)
     probe.add_argument("--seed", type=int, default=0, help="of the random case (default: 0)")
     probe.add_argument("--out", metavar="DIR", help="write probe_case.json and flips.tsv there")
     add_json(probe, ", with every flip")
     add_device(probe)
     probe.set_defaults(run=_probe_case)
+
+
+def wanted_of(args: argparse.Namespace, classifier: Classifier) -> Wanted:
+    """The columns that are asked for; those that are not, as they were in training."""
+    from minibert.cls.columns import Wanted
+
+    asked = (getattr(args, f"{name}_column", None) for name in Wanted._fields)
+    return Wanted(*(a or b for a, b in zip(asked, classifier.columns, strict=True)))
 
 
 # classify
@@ -79,16 +97,22 @@ def _classify(args: argparse.Namespace) -> int:
     if args.texts and args.file:
         raise UserError("give the texts as words of the command or as --file, not both")
     if args.pair and len(args.pair) != len(args.texts):
-        raise UserError(f"{len(args.texts)} texts and {len(args.pair)} --pair: give one for each")
+        raise UserError(
+            f"give one --pair for each TEXT: TEXT is there {len(args.texts)} times, --pair "
+            f"{len(args.pair)}"
+        )
+    if (args.text_column or args.pair_column) and not args.file:
+        raise UserError("--text-column and --pair-column are for the table that --file names")
     from minibert.cls.classify import load_classifier
 
-    texts: Texts = [*zip(args.texts, args.pair or [None] * len(args.texts), strict=True)]
-    if args.file:
-        texts = read_file(args.file)
     classifier = load_classifier(args.model, args.device)
-    if not texts:
+    if args.file:
+        verdicts = classifier.classify(*read_file(args.file, wanted_of(args, classifier)))
+    elif args.texts:
+        pairs = args.pair or [None] * len(args.texts)
+        verdicts = classifier.classify([*zip(args.texts, pairs, strict=True)])
+    else:
         return ask_on(classifier, args.json)
-    verdicts = classifier.classify(texts)
     if args.json:
         print(to_json([verdict._asdict() for verdict in verdicts]))
     elif len(verdicts) == 1:
@@ -98,18 +122,23 @@ def _classify(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_file(name: str) -> Texts:
-    """The texts of a table, or of a file or stdin with one a line; blank lines are left out."""
+def read_file(name: str, wanted: Wanted) -> tuple[Texts, list[str]]:
+    """The texts of a table, or of a file or stdin with one a line, and where each stands; blank
+    lines are left out. wanted: columns, of a table."""
     if Path(name).suffix.lower() in TABLES:
+        from minibert.cls.classify import lines_of
         from minibert.cls.reading import read_texts
+        from minibert.cls.task import texts_of
 
-        found = read_texts(name, labelled=False)
+        found = read_texts(name, wanted._replace(label=None), labelled=False)
         print(found.summary(), file=sys.stderr)
-        return [(example.text, example.pair) for example in found.examples]
+        return texts_of(found.examples), lines_of(found)
     from minibert.prompt import read_input
 
     lines = read_input(name, "one text a line").replace("\r\n", "\n").split("\n")
-    return [split_pair(line) for line in lines if line.strip()]
+    what = "stdin" if name == "-" else name
+    numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    return [split_pair(line) for _, line in numbered], [f"{what}, line {i}" for i, _ in numbered]
 
 
 def split_pair(line: str) -> tuple[str, str | None]:
@@ -162,21 +191,40 @@ def shown(text: str, pair: str | None) -> str:
     return on_one_line(text if pair is None else f"{text} | {pair}")
 
 
+# evaluate
+
+
+def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Scores a classifier on labelled texts: what `ClsTask.evaluate` returns."""
+    from minibert.cls.classify import check_texts, load_classifier
+    from minibert.cls.sets import read_dev
+    from minibert.cls.task import ClsTask, say_cut
+    from minibert.trained import as_scored
+
+    if args.metric:
+        raise UserError(f"--metric is for questions; {args.model} tells classes of texts apart")
+    classifier = load_classifier(args.model, args.device)
+    texts = read_dev(args.data, wanted_of(args, classifier), classifier.trained_on)
+    check_texts(classifier, texts)
+    task = ClsTask(classifier.tokenizer, classifier.settings, classifier.labels, texts)
+    say_cut(texts.path.name, task.dev_encoded, classifier.settings)
+    with as_scored(classifier.model, classifier.precision):
+        return task.evaluate(classifier.model)
+
+
 # probe-case
 
 
 def _probe_case(args: argparse.Namespace) -> int:
     from minibert import files
     from minibert.cls.classify import load_classifier
-    from minibert.cls.columns import Wanted
     from minibert.cls.probe import Flip, probe
     from minibert.cls.sets import read_dev
     from minibert.cls.task import tsv
 
     out = directory_for(args.out)
-    texts = read_dev(args.data, Wanted(args.text_column, args.pair_column, args.label_column))
-    print(texts.summary(), file=sys.stderr)
     classifier = load_classifier(args.model, args.device)
+    texts = read_dev(args.data, wanted_of(args, classifier), classifier.trained_on)
     cases = probe(classifier, texts, args.seed)
     lines = report(cases, classifier.lower_cases)
     print(to_json(facts_of(cases)) if args.json else "\n".join(lines), flush=True)

@@ -2,6 +2,8 @@
 
 A row is a class as it is, a column what the model says; the darker a square, the larger its share
 of the row. A good model draws a dark diagonal.
+
+Shapes: L labels.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ The second room of classification, between `reading.py` and the batches (BERT pa
 
 A text that does not fit is cut at its end; of a pair always the longer one, token by token, as in
 google-research/bert, run_classifier.py, `_truncate_seq_pair`. `head_tail` keeps both ends instead.
+
+Shapes: n tokens of one text, [CLS] and [SEP] included.
 """
 
 from __future__ import annotations
@@ -62,10 +64,11 @@ def encode(
         kept = fit([len(part) for part in parts], max_length - 1 - len(parts))
         n_cut += kept != [len(part) for part in parts]
         parts = [shorten(part, n, head_tail) for part, n in zip(parts, kept, strict=True)]
-        segments = [[*cls, *parts[0], *sep], *([*part, *sep] for part in parts[1:])]
+        parts[0] = cls + parts[0]
+        segments = [part + sep for part in parts]
         types = np.repeat(np.arange(len(segments)), [len(segment) for segment in segments])
-        joined = np.array([token for segment in segments for token in segment], np.int32)
-        rows.append(Encoded(joined, types.astype(np.int32)))
+        joined = [token for segment in segments for token in segment]
+        rows.append(Encoded(np.array(joined, np.int32), types.astype(np.int32)))  # (n) each
     return Encodings(rows, n_cut)
 
 

@@ -4,7 +4,7 @@ Everything here is computed from the confusion matrix, `counts[gold][predicted]`
 its diagonal; precision and recall at one column and one row of it; Matthews' correlation at all of
 it, so that it is 0 for whoever always says the same, however frequent that class is.
 
-Shapes: L labels.
+Shapes: N texts, L labels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Scores(NamedTuple):
     counts: NDArray[np.int64]  # (L, L), counts[gold, predicted]
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for the whole, as eval.json and metrics.jsonl have them."""
+        """The figures for the whole, without those of each class and `counts`: what
+        metrics.jsonl has of them."""
         return {
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
@@ -46,7 +47,7 @@ class Scores(NamedTuple):
 
 
 def score(golds: Sequence[int], predictions: Sequence[int], num_labels: int) -> Scores:
-    """Compares class numbers, one of each for every text.
+    """Compares class numbers, one of each for every text: N golds and N predictions below L.
 
     Raises:
         ValueError: there are none, not as many of the one as of the other, or one that is no class.

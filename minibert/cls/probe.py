@@ -2,22 +2,24 @@
 
 A cased model has other tokens for "GREAT" than for "great", most of them rarer, so its verdict may
 change with the case. An uncased one's tokenizer lower-cases first: its verdict cannot.
+
+Shapes: N texts, L labels.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from minibert.cls.classify import Classifier
-from minibert.cls.encoding import Encodings, Texts
-from minibert.cls.metrics import Scores, score
+from minibert.cls.classify import Classifier, check_texts
+from minibert.cls.encoding import Encodings
+from minibert.cls.metrics import Scores
 from minibert.cls.reading import TextSet
-from minibert.cls.task import Floats
-from minibert.errors import UserError
+from minibert.cls.task import compare, texts_of
+from minibert.inference import Floats
 
 AS_WRITTEN, LOWER, UPPER, RANDOM = "as written", "lower case", "UPPER CASE", "rAnDoM case"
 
@@ -49,23 +51,24 @@ def probe(classifier: Classifier, texts: TextSet, seed: int = 0) -> list[Case]:
     A text with the same tokens as before keeps its verdict without being asked again.
 
     Raises:
-        UserError: what `Classifier.encode` raises; a text's label is none of the model's.
+        UserError: what `check_texts` raises; the model's scores are NaN.
     """
-    labels = classifier.labels
-    golds = [number_of(example.label, labels, texts) for example in texts.examples]
-    original = [(example.text, example.pair) for example in texts.examples]
-    written = classifier.encode(original)
+    check_texts(classifier, texts)
+    labels, examples = classifier.labels, texts.examples
+    original = texts_of(examples)
+    written = classifier.encode(original, AS_WRITTEN)
     before = classifier.probabilities(written)  # (N, L)
-    cases = [Case(AS_WRITTEN, scored(golds, before), 0, [])]
+    cases = [Case(AS_WRITTEN, compare(examples, before, labels), 0, [])]
     for name, spell in spellings(seed).items():
         spelled = [(spell(text), None if pair is None else spell(pair)) for text, pair in original]
-        after, changed = ask_again(classifier, spelled, written, before)
+        encodings = classifier.encode(spelled, name)
+        after, changed = ask_again(classifier, encodings, written, before)  # (N, L)
         flips = [
             Flip(
                 case=name,
                 text=spelled[i][0],
                 pair=spelled[i][1],
-                gold=labels[golds[i]],
+                gold=str(examples[i].label),
                 label=labels[before[i].argmax()],
                 flipped=labels[after[i].argmax()],
                 probability=float(after[i].max()),
@@ -73,38 +76,25 @@ def probe(classifier: Classifier, texts: TextSet, seed: int = 0) -> list[Case]:
             for i in np.flatnonzero(after.argmax(axis=1) != before.argmax(axis=1)).tolist()
         ]
         flips.sort(key=lambda flip: -flip.probability)
-        cases.append(Case(name, scored(golds, after), changed, flips))
+        cases.append(Case(name, compare(examples, after, labels), changed, flips))
     return cases
 
 
 def ask_again(
-    classifier: Classifier, spelled: Texts, written: Encodings, before: Floats
+    classifier: Classifier, spelled: Encodings, written: Encodings, before: Floats
 ) -> tuple[Floats, int]:
-    """The probabilities of texts in another spelling, and how many of them have other tokens."""
-    encoded = classifier.encode(spelled)
+    """(N, L): the probabilities of texts in another spelling than before, which were (N, L), too;
+    and how many of the texts have other tokens."""
     changed = [
         i
-        for i, (one, other) in enumerate(zip(encoded.rows, written.rows, strict=True))
+        for i, (one, other) in enumerate(zip(spelled.rows, written.rows, strict=True))
         if not np.array_equal(one.input_ids, other.input_ids)
     ]
     after = before.copy()
     if changed:
-        rows = [encoded.rows[i] for i in changed]
+        rows = [spelled.rows[i] for i in changed]
         after[changed] = classifier.probabilities(Encodings(rows, 0))
     return after, len(changed)
-
-
-def scored(golds: Sequence[int], probabilities: Floats) -> Scores:
-    return score(golds, probabilities.argmax(axis=1).tolist(), probabilities.shape[1])
-
-
-def number_of(label: str | None, labels: Sequence[str], texts: TextSet) -> int:
-    if label not in labels:
-        raise UserError(
-            f"{texts.path} has the label {label!r}, which the model does not know: it tells apart "
-            f"{', '.join(labels)}"
-        )
-    return labels.index(label)
 
 
 def spellings(seed: int) -> dict[str, Callable[[str], str]]:

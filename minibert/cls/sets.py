@@ -6,6 +6,7 @@ each other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,8 +91,11 @@ def classes_lacking(train: TextSet, texts: TextSet) -> str:
     return ", ".join(lacking[:SHOWN]) + more
 
 
-def read_dev(name: str, wanted: Wanted) -> TextSet:
-    """The texts to score on that a NAME, a FILE or a DIR stands for.
+def read_dev(name: str, wanted: Wanted, trained_on: Mapping[str, Any]) -> TextSet:
+    """The texts to score a model on that a NAME, a FILE or a DIR stands for; says what was
+    understood of them.
+
+    trained_on: the data of its run.json. Of a file that its run held texts out of, these are taken.
 
     Raises:
         UserError: there is nothing of that name; what `read_texts` raises.
@@ -99,6 +103,13 @@ def read_dev(name: str, wanted: Wanted) -> TextSet:
     [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES, names=datasets.ARCHIVES).values()
     texts = read_texts(path, wanted)
     check_count(name, "dev", texts)
+    train, dev = (trained_on.get(part, {}).get("sha256") for part in ("train", "dev"))
+    if texts.sha256 == train == dev:
+        texts = read_texts(path, wanted, part="dev")
+        say(f"note: the model was trained on {path.name}; the texts held out of it are scored")
+    elif texts.sha256 == train:
+        say(f"note: the model was trained on {path.name}: its scores there say little")
+    say(texts.summary())
     return texts
 
 

@@ -11,29 +11,25 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from minibert.batches import Row, pad
 from minibert.cls.confusion import picture
-from minibert.cls.encoding import Encodings, encode
+from minibert.cls.encoding import Encodings, Texts, encode
 from minibert.cls.metrics import Scores, score
 from minibert.cls.reading import Example, TextSet
-from minibert.inference import outputs
+from minibert.inference import N_FAILURES, Floats, outputs
 from minibert.model import BertForSequenceClassification
 from minibert.report import on_one_line, say
-from minibert.tokenizer import SPECIAL, save_tokenizer
-
-Floats: TypeAlias = NDArray[np.float32]
+from minibert.tokenizer import pad_id_of, save_tokenizer
 
 EVALUATION_BATCH = 64
-N_FAILURES = 50
 
 
 class ClsSettings(NamedTuple):
@@ -92,18 +88,15 @@ class ClsTask:
     ) -> None:
         self.tokenizer, self.settings, self.labels = tokenizer, settings, list(labels)
         self.numbers = {label: i for i, label in enumerate(labels)}
-        self.pad_id: int = tokenizer.get_vocab()[SPECIAL["pad"]]
+        self.pad_id = pad_id_of(tokenizer)
         self.dev, self.test = dev, test
         self.examples = train.examples[:limit] if train else []
         self.file = train.path.name if train else ""
-        self.encoded = self.encode(self.examples)
-        self.dev_encoded = self.encode(dev.examples)
-        self.test_encoded = self.encode(test.examples if test else [])
+        self.encoded, self.dev_encoded, self.test_encoded = (
+            encode(texts_of(examples), tokenizer, *settings)
+            for examples in (self.examples, dev.examples, test.examples if test else [])
+        )
         self.lengths: Sequence[int] = [len(row.input_ids) for row in self.encoded.rows]
-
-    def encode(self, examples: Sequence[Example]) -> Encodings:
-        texts = [(example.text, example.pair) for example in examples]
-        return encode(texts, self.tokenizer, *self.settings)
 
     def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
         """Texts, padded to the longest, with their classes: (B, T) tensors, and labels (B)."""
@@ -126,45 +119,63 @@ class ClsTask:
         """config.json, model.safetensors and the tokenizer's files."""
         assert isinstance(model, BertForSequenceClassification)
         model.save_pretrained(directory)
-        save_tokenizer(self.tokenizer, directory)
+        save_tokenizer(self.tokenizer, directory, model.config.max_position_embeddings)
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         """Classifies the dev set; returns the scores, and eval.json, predictions.tsv, failures.tsv
         and confusion.svg as texts; of a test set test_predictions.tsv, and test.json if it has
         labels."""
-        probabilities = classify(model, self.dev_encoded.rows, self.pad_id)  # (N, L)
-        scores = self.scored(self.dev.examples, probabilities)
+        labels, examples = self.labels, self.dev.examples
+        probabilities = class_probabilities(model, self.dev_encoded.rows, self.pad_id)  # (N, L)
+        scores = compare(examples, probabilities, labels)
         results = {
-            "eval.json": as_json(scores, self.labels),
-            "predictions.tsv": predictions(self.dev.examples, probabilities, self.labels),
-            "failures.tsv": failures(self.dev.examples, probabilities, self.labels),
-            "confusion.svg": picture(scores, self.labels),
+            "eval.json": as_json(scores, labels),
+            "predictions.tsv": predictions(examples, probabilities, labels),
+            "failures.tsv": failures(examples, probabilities, labels),
+            "confusion.svg": picture(scores, labels),
         }
         if self.test:
-            of_test = classify(model, self.test_encoded.rows, self.pad_id)
-            results["test_predictions.tsv"] = predictions(self.test.examples, of_test, self.labels)
+            examples = self.test.examples
+            probabilities = class_probabilities(model, self.test_encoded.rows, self.pad_id)
+            results["test_predictions.tsv"] = predictions(examples, probabilities, labels)
             if self.test.has_labels:
-                results["test.json"] = as_json(
-                    self.scored(self.test.examples, of_test), self.labels
-                )
+                results["test.json"] = as_json(compare(examples, probabilities, labels), labels)
         return scores.as_dict(), results
 
-    def scored(self, examples: Sequence[Example], probabilities: Floats) -> Scores:
-        golds = [self.numbers[str(example.label)] for example in examples]
-        return score(golds, probabilities.argmax(axis=1).tolist(), len(self.labels))
+
+def texts_of(examples: Iterable[Example]) -> Texts:
+    """What is encoded of examples."""
+    return [(example.text, example.pair) for example in examples]
 
 
-def classify(model: nn.Module, rows: Sequence[Row], pad_id: int) -> Floats:
+def say_cut(what: str, encodings: Encodings, settings: ClsSettings) -> None:
+    """Says how many texts were too long, if any were. what: which texts: "dev"."""
+    if encodings.n_cut:
+        kept = "what is at both ends" if settings.head_tail else "the beginning"
+        say(
+            f"{what}: {encodings.n_cut:,} of {len(encodings.rows):,} texts had more than "
+            f"{settings.max_length} tokens and were cut; {kept} was kept"
+        )
+
+
+def class_probabilities(model: nn.Module, rows: Sequence[Row], pad_id: int) -> Floats:
     """(N, L): the probability of each class for each text. Each process computes its share."""
 
     def keep(logits: Tensor, _: Sequence[int]) -> list[Floats]:
         return list(logits.float().softmax(dim=1).cpu().numpy())  # (B, L) -> B of (L)
 
     kept = outputs(model, rows, pad_id, keep, batch_size=EVALUATION_BATCH, doing="classifying")
-    return np.stack(kept)
+    return np.stack(kept)  # N of (L) -> (N, L)
 
 
-# What the files hold.
+def compare(examples: Sequence[Example], probabilities: Floats, labels: Sequence[str]) -> Scores:
+    """Scores the likeliest classes of N texts with labels, by their probabilities (N, L)."""
+    numbers = {label: i for i, label in enumerate(labels)}
+    golds = [numbers[str(example.label)] for example in examples]
+    return score(golds, probabilities.argmax(axis=1).tolist(), len(labels))
+
+
+# What the files hold. In all of them probabilities are (N, L), of N examples and L labels.
 
 
 def as_json(scores: Scores, labels: Sequence[str]) -> str:
@@ -186,9 +197,9 @@ def predictions(examples: Sequence[Example], probabilities: Floats, labels: Sequ
     for i, example in enumerate(examples):
         gold = [] if example.label is None else [example.label]
         sure = f"{probabilities[i, best[i]]:.6f}"
-        rows.append([str(i), labels[best[i]], sure, *gold, *texts_of(example)])
+        rows.append([str(i), labels[best[i]], sure, *gold, *text_cells(example)])
     gold = [] if examples[0].label is None else ["label"]
-    return tsv(["index", "prediction", "probability", *gold, *columns_of(examples)], rows)
+    return tsv(["index", "prediction", "probability", *gold, *text_columns(examples)], rows)
 
 
 def failures(examples: Sequence[Example], probabilities: Floats, labels: Sequence[str]) -> str:
@@ -198,21 +209,21 @@ def failures(examples: Sequence[Example], probabilities: Floats, labels: Sequenc
     wrong.sort(key=lambda i: -float(probabilities[i, best[i]]))
     rows = [
         [
-            *texts_of(examples[i]),
+            *text_cells(examples[i]),
             str(examples[i].label),
             labels[best[i]],
             f"{probabilities[i, best[i]]:.6f}",
         ]
         for i in wrong[:N_FAILURES]
     ]
-    return tsv([*columns_of(examples), "gold", "predicted", "probability"], rows)
+    return tsv([*text_columns(examples), "gold", "predicted", "probability"], rows)
 
 
-def columns_of(examples: Sequence[Example]) -> list[str]:
+def text_columns(examples: Sequence[Example]) -> list[str]:
     return ["text"] if examples[0].pair is None else ["text_a", "text_b"]
 
 
-def texts_of(example: Example) -> list[str]:
+def text_cells(example: Example) -> list[str]:
     return [example.text] if example.pair is None else [example.text, example.pair]
 
 

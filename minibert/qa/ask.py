@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from tokenizers import Tokenizer
 
 from minibert import files
@@ -25,9 +24,8 @@ from minibert.qa.recipes import PUBLISHED
 from minibert.qa.task import QASettings, answer, check_fits
 from minibert.qa.windows import check_lengths, make_windows
 from minibert.report import on_one_line
-from minibert.tokenizer import SPECIAL
-from minibert.train import autocast
-from minibert.trained import check_text, damaged, load_trained, plain_warnings
+from minibert.tokenizer import pad_id_of
+from minibert.trained import as_scored, check_text, damaged, load_trained, plain_warnings
 
 
 class Reply(NamedTuple):
@@ -76,8 +74,8 @@ class Reader:
         ]
         settings = self.settings_for([context])
         allow_null = self.null_threshold is not None
-        pad_id = self.tokenizer.get_vocab()[SPECIAL["pad"]]
-        with plain_warnings(), self.autocast():
+        pad_id = pad_id_of(self.tokenizer)
+        with plain_warnings(), as_scored(self.model, self.precision):
             cut = (settings.max_length, settings.doc_stride)
             windows = make_windows(asked, self.tokenizer, *cut, training=False)
             predictions = answer(self.model, windows, pad_id, settings, allow_null)
@@ -106,10 +104,6 @@ class Reader:
         doc_stride = max(1, min(usual.doc_stride, max_length // 3))
         return QASettings(max_length, doc_stride, MAX_ANSWER_LENGTH[metric], metric)
 
-    def autocast(self) -> torch.autocast:
-        """The precision that the run was scored with, so that its scores come out again."""
-        return autocast(next(self.model.parameters()).device, self.precision)
-
 
 def load_reader(name: str, device: str | None = None) -> Reader:
     """The model of a run, or a question-answering checkpoint that transformers made.
@@ -119,7 +113,9 @@ def load_reader(name: str, device: str | None = None) -> Reader:
             not belong together.
     """
     trained = load_trained(
-        *(BertForQuestionAnswering, name, device),
+        BertForQuestionAnswering,
+        name,
+        device,
         script="train_qa.py",
         needs=QASettings._fields,
         purpose="for questions",

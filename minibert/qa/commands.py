@@ -1,4 +1,4 @@
-"""The words of `minibert` that belong to question answering: ask, evaluate, score, peek.
+"""The words of `minibert` that belong to question answering: ask, score, peek; its evaluation.
 
 Heavy rooms (torch takes a second) are imported by the command that needs them, so that
 `minibert --help` need not wait.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from minibert.errors import UserError
 from minibert.metrics import Metric, score_all
-from minibert.words import add_device, add_json, add_model, directory_for, to_json
+from minibert.words import add_device, add_json, add_model, table, to_json
 
 if TYPE_CHECKING:
     from minibert.qa.reading import QuestionSet
@@ -29,7 +28,7 @@ SHOWN_IDS = 5  # of the questions that something is said about
 
 
 def add_commands(commands: Any) -> None:
-    """Adds the four words to the subparsers of `minibert`."""
+    """Adds the three words to the subparsers of `minibert`."""
     ask = commands.add_parser(
         "ask",
         help="answer questions about a text",
@@ -51,29 +50,6 @@ def add_commands(commands: Any) -> None:
     add_device(ask)
     ask.set_defaults(run=_ask)
 
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="score a trained model on a data set",
-        description="Answers all questions of a data set and prints exact match and F1, in "
-        "percent, by the official rules. A run is asked as it was trained, and scored by the rules "
-        "that it was scored by then.",
-        epilog="example: minibert evaluate --model runs/squad --data squad --out scores",
-    )
-    add_model(evaluate, *RUNS)
-    evaluate.add_argument(
-        "--data", required=True, metavar="NAME|FILE|DIR", help=f"{DATA_HELP} called dev*.json"
-    )
-    evaluate.add_argument(
-        "--out", metavar="DIR", help="write eval.json, predictions.json, nbest.json and "
-        "failures.jsonl (wrong answers the model was surest of) there"
-    )  # fmt: skip
-    evaluate.add_argument(
-        "--metric", choices=METRICS, help="whose rules to score by (default: the run's; for a "
-        "checkpoint from elsewhere by the language)"
-    )  # fmt: skip
-    add_json(evaluate)
-    add_device(evaluate)
-    evaluate.set_defaults(run=_evaluate)
     add_data_commands(commands)
 
 
@@ -147,14 +123,15 @@ def _ask(args: argparse.Namespace) -> int:
 # evaluate
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    from minibert import files
+def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """Scores a model on questions: what `QATask.evaluate` returns."""
     from minibert.qa.ask import load_reader
     from minibert.qa.recipes import usual_metric
     from minibert.qa.task import QATask
-    from minibert.trained import plain_warnings
+    from minibert.trained import as_scored, plain_warnings
 
-    out = directory_for(args.out)
+    if args.text_column or args.pair_column or args.label_column:
+        raise UserError(f"columns are named for a classifier's texts; {args.model} is none")
     dev = read_data(args.data)
     reader = load_reader(args.model, args.device)
     settings = reader.settings_for([question.context for question in dev.questions])
@@ -168,14 +145,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"for these texts {usual}'s are usual",
             file=sys.stderr,
         )
-    with plain_warnings(), reader.autocast():
-        task = QATask(reader.tokenizer, settings, dev)
-        scores, results = task.evaluate(reader.model)
-    print(to_json(scores) if args.json else table(scores), flush=True)
-    if out:
-        files.write_whole({out / name: files.as_text(text) for name, text in results.items()})
-        print(f"written: {', '.join(str(out / name) for name in results)}", file=sys.stderr)
-    return 0
+    with plain_warnings(), as_scored(reader.model, reader.precision):
+        return QATask(reader.tokenizer, settings, dev).evaluate(reader.model)
 
 
 def read_data(name: str, *parts: str) -> QuestionSet:
@@ -213,7 +184,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(score.as_dict() | {"missing": score.missing, "unknown": score.unknown}))
     else:
-        print(table(score.as_dict()))
+        print(table(score.as_dict(), digits=2))
     return 0
 
 
@@ -265,15 +236,3 @@ def _peek(args: argparse.Namespace) -> int:
     print(f"{data.summary()}\ntokens of {weights}\n")
     print("\n".join(lines))
     return 0
-
-
-# What the commands print.
-
-
-def table(scores: Mapping[str, float]) -> str:
-    """A name and a figure a line."""
-    width = max(map(len, scores))
-    return "\n".join(
-        f"{name:{width}}  {value:.2f}" if isinstance(value, float) else f"{name:{width}}  {value}"
-        for name, value in scores.items()
-    )

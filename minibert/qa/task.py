@@ -8,29 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from minibert.batches import pad
 from minibert.config import BertConfig
-from minibert.inference import outputs
+from minibert.inference import N_FAILURES, Floats, outputs
 from minibert.metrics import Metric, Score, score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.decoding import Prediction, decode, find_best_threshold
 from minibert.qa.reading import QuestionSet
 from minibert.qa.windows import Windows, make_windows
-from minibert.tokenizer import SPECIAL, check_model, save_tokenizer
-
-Floats: TypeAlias = NDArray[np.float32]
+from minibert.tokenizer import check_model, pad_id_of, save_tokenizer
 
 EVALUATION_BATCH = 32
-N_FAILURES = 50
 
 
 class QASettings(NamedTuple):
@@ -67,7 +62,7 @@ class QATask:
         limit: int | None = None,
     ) -> None:
         self.tokenizer, self.settings, self.dev = tokenizer, settings, dev
-        self.pad_id: int = tokenizer.get_vocab()[SPECIAL["pad"]]
+        self.pad_id = pad_id_of(tokenizer)
         cut = (settings.max_length, settings.doc_stride)
         self.dev_windows = make_windows(dev.questions, tokenizer, *cut, training=False)
         questions = train.trainable[:limit] if train else []
@@ -97,7 +92,7 @@ class QATask:
         """config.json, model.safetensors and the tokenizer's files."""
         assert isinstance(model, BertForQuestionAnswering)
         model.save_pretrained(directory)
-        save_tokenizer(self.tokenizer, directory)
+        save_tokenizer(self.tokenizer, directory, model.config.max_position_embeddings)
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         """Answers the dev questions; returns the scores, and predictions.json, nbest.json,
