@@ -270,5 +270,6 @@ def check_data(run: Path, data: Mapping[str, Any]) -> None:
     """Raises UserError if a resumed run would go on with other data than it was started with."""
     before = read_run_json(run)["data"]
     for part, facts in data.items():
-        if before.get(part, {}).get("sha256") != facts["sha256"]:
+        began = before.get(part, {})
+        if any(began.get(fact) != facts[fact] for fact in facts if fact != "file"):
             raise UserError(f"{facts['file']} is no longer the {part} data that {run} began with")

@@ -478,6 +478,21 @@ def test_a_run_goes_on_with_its_own_data_alone(
     assert "train.tsv is no longer the train data that" in ended.err[0]
 
 
+def test_a_run_goes_on_with_the_texts_alone_that_it_took(
+    tiny: TinyCls, server: Server, tmp_path: Path
+) -> None:
+    run, data = tmp_path / "run", write_texts(tmp_path / "all.tsv", 40, seed=3)
+    given = {"train": None, "dev": None, "data": data}
+    patches = [("test_train_cls", "stop_at", "2")]
+    assert server.run(tiny.arguments(run, **given), patches=patches).code == 130
+    facts = json_of(run / "run.json")
+    facts["data"]["dev"]["texts_taken"] = "every 10th"  # by another rule than today's
+    (run / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    ended = server.run(["--resume", str(run)])
+    assert ended.code == 2
+    assert "all.tsv is no longer the dev data that" in ended.err[0]
+
+
 def test_two_processes_learn_what_one_learns(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
