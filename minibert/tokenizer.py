@@ -160,7 +160,7 @@ def check_model(
 
 def pad_id_of(tokenizer: Tokenizer) -> int:
     """The id of [PAD], which every tokenizer of ours has."""
-    return int(tokenizer.get_vocab()[SPECIAL["pad"]])
+    return int(tokenizer.token_to_id(SPECIAL["pad"]))
 
 
 def save_tokenizer(

@@ -54,8 +54,7 @@ def encode(
         UserError: max_length leaves no token for a text.
     """
     check_length(max_length, any(pair is not None for _, pair in texts))
-    vocabulary = tokenizer.get_vocab()
-    cls, sep = [vocabulary[SPECIAL["cls"]]], [vocabulary[SPECIAL["sep"]]]
+    cls, sep = ([tokenizer.token_to_id(SPECIAL[name])] for name in ("cls", "sep"))
     firsts = tokenize([text for text, _ in texts], tokenizer)
     seconds = tokenize([pair for _, pair in texts if pair is not None], tokenizer)
     rows, n_cut = [], 0
