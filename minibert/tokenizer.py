@@ -158,9 +158,10 @@ def check_model(
         )
 
 
-def pad_id_of(tokenizer: Tokenizer) -> int:
-    """The id of [PAD], which every tokenizer of ours has."""
-    return int(tokenizer.token_to_id(SPECIAL["pad"]))
+def special_id(tokenizer: Tokenizer, name: str) -> int:
+    """The id of "pad", "cls", "sep", "unk" or "mask"; every tokenizer of ours has them."""
+    found: int = tokenizer.token_to_id(SPECIAL[name])  # type: ignore[assignment]
+    return found
 
 
 def save_tokenizer(

@@ -33,7 +33,7 @@ from minibert.errors import UserError
 from minibert.model import BertForMaskedLM
 from minibert.qa.reading import read_questions
 from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, tokenize
+from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, special_id, tokenize
 from minibert.train import Training
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -73,7 +73,7 @@ def read_passages(path: Path) -> list[str]:
 
 def cut_pieces(passages: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
     """Passages in pieces of at most `max_length` tokens; rests under 16 tokens are left out."""
-    cls_id, sep_id = (tokenizer.token_to_id(SPECIAL[name]) for name in ("cls", "sep"))
+    cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
     room, pieces = max_length - 2, []
     for ids in (encoding.ids for encoding in tokenize(passages, tokenizer)):
         cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))

@@ -21,7 +21,7 @@ from minibert.cls.task import ClsSettings, class_probabilities, say_cut, texts_o
 from minibert.errors import UserError
 from minibert.inference import Floats
 from minibert.model import BertForSequenceClassification
-from minibert.tokenizer import check_model, pad_id_of
+from minibert.tokenizer import check_model, special_id
 from minibert.trained import as_scored, check_text, damaged, load_trained
 
 USUAL_LENGTH = 512  # for a checkpoint without a run
@@ -121,7 +121,9 @@ class Classifier:
     def probabilities(self, encodings: Encodings) -> Floats:
         """(N, L): the probability of each class for each text. Raises UserError: they are NaN."""
         with as_scored(self.model, self.precision):
-            found = class_probabilities(self.model, encodings.rows, pad_id_of(self.tokenizer))
+            found = class_probabilities(
+                self.model, encodings.rows, special_id(self.tokenizer, "pad")
+            )
         if not (found >= 0).all():
             raise UserError("the model's scores are no numbers (NaN): its weights are damaged")
         return found

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from minibert.errors import UserError
-from minibert.tokenizer import SPECIAL, tokenize
+from minibert.tokenizer import special_id, tokenize
 
 Ints: TypeAlias = NDArray[np.int32]
 Texts: TypeAlias = Sequence[tuple[str, str | None]]  # each text with its second one, or None
@@ -54,7 +54,7 @@ def encode(
         UserError: max_length leaves no token for a text.
     """
     check_length(max_length, any(pair is not None for _, pair in texts))
-    cls, sep = ([tokenizer.token_to_id(SPECIAL[name])] for name in ("cls", "sep"))
+    cls, sep = ([special_id(tokenizer, name)] for name in ("cls", "sep"))
     firsts = tokenize([text for text, _ in texts], tokenizer)
     seconds = tokenize([pair for _, pair in texts if pair is not None], tokenizer)
     rows, n_cut = [], 0

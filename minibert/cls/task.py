@@ -27,7 +27,7 @@ from minibert.cls.reading import Example, TextSet
 from minibert.inference import N_FAILURES, Floats, outputs
 from minibert.model import BertForSequenceClassification
 from minibert.report import on_one_line, say
-from minibert.tokenizer import pad_id_of, save_tokenizer
+from minibert.tokenizer import save_tokenizer, special_id
 
 EVALUATION_BATCH = 64
 
@@ -88,7 +88,7 @@ class ClsTask:
     ) -> None:
         self.tokenizer, self.settings, self.labels = tokenizer, settings, list(labels)
         self.numbers = {label: i for i, label in enumerate(labels)}
-        self.pad_id = pad_id_of(tokenizer)
+        self.pad_id = special_id(tokenizer, "pad")
         self.dev, self.test = dev, test
         self.examples = train.examples[:limit] if train else []
         self.file = train.path.name if train else ""

@@ -24,7 +24,7 @@ from minibert.qa.recipes import PUBLISHED
 from minibert.qa.task import QASettings, answer, check_fits
 from minibert.qa.windows import check_lengths, make_windows
 from minibert.report import on_one_line
-from minibert.tokenizer import pad_id_of
+from minibert.tokenizer import special_id
 from minibert.trained import as_scored, check_text, damaged, load_trained, plain_warnings
 
 
@@ -74,7 +74,7 @@ class Reader:
         ]
         settings = self.settings_for([context])
         allow_null = self.null_threshold is not None
-        pad_id = pad_id_of(self.tokenizer)
+        pad_id = special_id(self.tokenizer, "pad")
         with plain_warnings(), as_scored(self.model, self.precision):
             cut = (settings.max_length, settings.doc_stride)
             windows = make_windows(asked, self.tokenizer, *cut, training=False)

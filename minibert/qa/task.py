@@ -23,7 +23,7 @@ from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.decoding import Prediction, decode, find_best_threshold
 from minibert.qa.reading import QuestionSet
 from minibert.qa.windows import Windows, make_windows
-from minibert.tokenizer import check_model, pad_id_of, save_tokenizer
+from minibert.tokenizer import check_model, save_tokenizer, special_id
 
 EVALUATION_BATCH = 32
 
@@ -62,7 +62,7 @@ class QATask:
         limit: int | None = None,
     ) -> None:
         self.tokenizer, self.settings, self.dev = tokenizer, settings, dev
-        self.pad_id = pad_id_of(tokenizer)
+        self.pad_id = special_id(tokenizer, "pad")
         cut = (settings.max_length, settings.doc_stride)
         self.dev_windows = make_windows(dev.questions, tokenizer, *cut, training=False)
         questions = train.trainable[:limit] if train else []

@@ -28,7 +28,7 @@ from tokenizers import Encoding, Tokenizer
 
 from minibert.errors import UserError
 from minibert.qa.reading import Question
-from minibert.tokenizer import SPECIAL, tokenize
+from minibert.tokenizer import special_id, tokenize
 
 Ints: TypeAlias = NDArray[np.int32]
 
@@ -110,7 +110,7 @@ def make_windows(
     check_lengths(max_length, doc_stride)
     contexts = tokenize_contexts([question.context for question in questions], tokenizer)
     question_ids = tokenize_questions(questions, tokenizer, max_length - N_SPECIAL - doc_stride)
-    cls_id, sep_id = (tokenizer.token_to_id(SPECIAL[name]) for name in ("cls", "sep"))
+    cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
     sep = np.array([sep_id], np.int32)
     windows: list[Window] = []
     for i, question in enumerate(questions):
