@@ -160,7 +160,12 @@ def numbers_in(value: object) -> Iterator[float]:
 MEASURED = {  # page: where its measured tables begin and end, and the files of their figures
     "chinese-tokenisation": ("# Which", "## What else helps", ["tokenisation", "words"]),
     "long-texts": ("# What", "Not done here", ["tokenisation"]),
-    "cased-and-uncased": ("# Cased", "## Korean", ["tokenisation"]),
+    "cased-and-uncased": ("# Cased", "## Korean", ["tokenisation", "probe-cased", "sst2-0"]),
+    "bert-and-lstm": (
+        "# BERT",
+        "So pre-training",
+        [f"lstm-sst2-{seed}" for seed in range(3)] + [f"sst2-{seed}" for seed in range(2)],
+    ),
     "why-the-course-notebook-failed": (
         "## How many labels",
         "## The ablation",
