@@ -457,12 +457,19 @@ def test_of_texts_that_a_run_was_trained_on_those_held_out_are_scored(
     texts = read_texts(path)
     held_out = read_texts(path, part="dev")
     assert 0 < len(held_out.examples) < 60
-    for dev, total, says in (
-        ({"sha256": texts.sha256}, len(held_out.examples), "the texts held out of it are scored"),
-        ({"sha256": "another"}, 60, "its scores there say little"),
+    rest, whole = read_texts(path, part="train").as_dict(), texts.as_dict()
+    older = {"texts_taken": "by another rule"}
+    says_little = (60, "its scores there say little")
+    for train, dev, total, says in (
+        (rest, held_out.as_dict(), len(held_out.examples), "the texts held out of it are scored"),
+        (whole, whole | {"sha256": "another"}, *says_little),
+        (whole, whole, *says_little),
+        (rest, held_out.as_dict() | older, *says_little),
+        (rest | older, held_out.as_dict(), *says_little),
+        ({"sha256": texts.sha256}, {"sha256": texts.sha256}, *says_little),
     ):
         facts = run_facts()
-        facts["data"] = {"train": {"sha256": texts.sha256}, "dev": dev}
+        facts["data"] = {"train": train | {"pair_column": None}, "dev": dev}
         model = judge(tmp_path / "run", **facts)
         assert minibert(command, "--model", model, "--data", path, "--json") == 0
         captured = capsys.readouterr()

@@ -103,11 +103,13 @@ def read_dev(name: str, wanted: Wanted, trained_on: Mapping[str, Any]) -> TextSe
     [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES, names=datasets.ARCHIVES).values()
     texts = read_texts(path, wanted)
     check_count(name, "dev", texts)
-    train, dev = (trained_on.get(part, {}).get("sha256") for part in ("train", "dev"))
-    if texts.sha256 == train == dev:
+    train, dev = (trained_on.get(part, {}) for part in ("train", "dev"))
+    taken = [(part.get("sha256"), part.get("texts_taken")) for part in (train, dev)]
+    # A run may also have been scored on what it was trained on, or have drawn by an older rule.
+    if taken == [(texts.sha256, TAKEN["train"]), (texts.sha256, TAKEN["dev"])]:
         texts = read_texts(path, wanted, part="dev")
         say(f"note: the model was trained on {path.name}; the texts held out of it are scored")
-    elif texts.sha256 == train:
+    elif texts.sha256 == train.get("sha256"):
         say(f"note: the model was trained on {path.name}: its scores there say little")
     say(texts.summary())
     return texts
