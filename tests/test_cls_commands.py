@@ -222,8 +222,29 @@ def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsy
     flags = ("--text-column", "other", "--pair-column", "utter", "--label-column", "mood")
     assert minibert("evaluate", "--json", "--data", path, "--model", judge(tmp_path), *flags) == 0
     assert "second text: column 2 'utter'" in capsys.readouterr().err
-    error = fails(capsys, "classify", "--model", plain, "good", "--text-column", "1")
-    assert "for the table that --file names" in error
+    (tmp_path / "lines.txt").write_text("good\n", encoding="utf-8")
+    for words in (("good",), ("--file", tmp_path / "lines.txt"), ("--file", "-")):
+        for flag in ("--text-column", "--pair-column"):
+            error = fails(capsys, "classify", "--model", plain, *words, flag, "1")
+            assert "are for a table that --file names (.tsv, .csv, " in error
+
+
+def test_columns_of_the_run_that_a_file_lacks_are_found(tmp_path: Path, capsys: Capture) -> None:
+    asked = {"text_column": "utter", "label_column": "7"}
+    model = judge(tmp_path / "run", **run_facts(**asked))
+    usual = labelled(tmp_path / "usual.tsv", [("so bad", "bad"), ("a film", "good")] * 3)
+    assert minibert("evaluate", "--json", "--data", usual, "--model", model) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 1.0
+    assert minibert("classify", "--json", "--file", usual, "--model", model) == 0
+    assert [v["text"] for v in json.loads(capsys.readouterr().out)][:2] == ["so bad", "a film"]
+    other = tmp_path / "other.csv"  # it has one of the two, in another case
+    other.write_text("text,label,UTTER\nx,good,a film\nx,bad,so bad\n", encoding="utf-8")
+    assert minibert("probe-case", "--json", "--data", other, "--model", model) == 0
+    assert json.loads(capsys.readouterr().out)[0]["accuracy"] == 1.0
+    flags = ("--text-column", "utter")  # what is asked for now must be there
+    assert "has no column 'utter'" in fails(
+        capsys, "evaluate", "--data", usual, "--model", model, *flags
+    )
 
 
 def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, capsys: Capture) -> None:
