@@ -196,6 +196,29 @@ def test_a_text_of_a_file_that_does_not_fit_is_named_with_its_line(
     assert len(json.loads(capsys.readouterr().out)) == 1
 
 
+def test_what_to_do_about_a_second_text_is_said_for_how_it_was_given(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = judge(tmp_path / "single", **run_facts())
+    paired = judge(tmp_path / "paired", **run_facts(pair="column 2 'text_b'"))
+    texts = labelled(tmp_path / "texts.csv", [("so bad", "bad"), ("a film", "good")])
+    pairs = labelled(tmp_path / "pairs.tsv", [("a film", "so", "bad"), ("good", "a", "good")])
+    monkeypatch.setattr(sys, "stdin", Stdin(b"good\n"))
+    words = ("classify", "--model")
+    for command, advice in (
+        ((*words, single, "a", "so", "--pair", "a", "--pair", "so"), "leave out --pair"),
+        ((*words, paired, "a", "so"), "give it with --pair"),
+        ((*words, paired, "--file", "-"), "write it after a tab"),
+        ((*words, paired, "--file", texts), "name its column with --pair-column"),
+        ((*words, single, "--file", pairs), "name the one to take with --text-column"),
+        (("evaluate", "--model", paired, "--data", texts), "name its column with --pair-column"),
+        (("evaluate", "--model", single, "--data", pairs), "to take with --text-column"),
+    ):
+        assert minibert(*command) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "the model was trained on" in error and error.endswith(advice), error
+
+
 def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsys: Capture) -> None:
     rows = "mood,utter,other\nbad,so bad,a good film\ngood,a film so,a bad film\n"
     path = tmp_path / "odd.csv"

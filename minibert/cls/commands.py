@@ -17,7 +17,7 @@ from minibert.errors import UserError
 from minibert.words import add_columns, add_device, add_json, add_model, directory_for, to_json
 
 if TYPE_CHECKING:
-    from minibert.cls.classify import Classifier, Verdict
+    from minibert.cls.classify import Classifier, Given, Verdict
     from minibert.cls.columns import Wanted
     from minibert.cls.encoding import Texts
     from minibert.cls.probe import Case
@@ -55,8 +55,8 @@ def add_classify(commands: Any) -> None:
     )  # fmt: skip
     words.add_argument(
         "--file", metavar="FILE", help="one text a line, of a pair the two with a tab between; - "
-        f"reads stdin; or, by the ending of its name, a table ({', '.join(TABLES)}) as train_cls.py "
-        "reads it, without labels if need be"
+        f"reads stdin; or, by the ending of its name, a table ({', '.join(TABLES)}) as "
+        "train_cls.py reads it, without labels if need be"
     )  # fmt: skip
     add_columns(words, ("text", "pair"), AS_TRAINED)
     add_json(words, ": a list, an entry for each text; where it asks, one object a line")
@@ -102,7 +102,8 @@ def _classify(args: argparse.Namespace) -> int:
         )
     if (args.text_column or args.pair_column) and not is_table(args.file):
         raise UserError(
-            f"--text-column and --pair-column are for a table that --file names ({', '.join(TABLES)})"
+            "--text-column and --pair-column are for a table that --file names "
+            f"({', '.join(TABLES)})"
         )
     from minibert.cls.classify import load_classifier
 
@@ -130,9 +131,9 @@ def is_table(name: str | None) -> bool:
     return Path(name or "").suffix.lower() in TABLES
 
 
-def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[str]]:
-    """The texts of a table, or of a file or stdin with one a line, and where each stands; blank
-    lines are left out. asked, trained: columns of a table, see `asked_or_trained`."""
+def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[str], Given]:
+    """The texts of a table, or of a file or stdin with one a line, where each stands and how they
+    are given; blank lines are left out. asked, trained: columns, see `asked_or_trained`."""
     if is_table(name):
         from minibert.cls.classify import lines_of
         from minibert.cls.reading import read_texts
@@ -142,13 +143,14 @@ def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[st
         wanted = asked_or_trained(name, asked, trained)
         found = read_texts(name, wanted._replace(label=None), labelled=False)
         print(found.summary(), file=sys.stderr)
-        return texts_of(found.examples), lines_of(found)
+        return texts_of(found.examples), lines_of(found), "table"
     from minibert.prompt import read_input
 
     lines = read_input(name, "one text a line").replace("\r\n", "\n").split("\n")
     what = "stdin" if name == "-" else name
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    return [split_pair(line) for _, line in numbered], [f"{what}, line {i}" for i, _ in numbered]
+    where = [f"{what}, line {i}" for i, _ in numbered]
+    return [split_pair(line) for _, line in numbered], where, "lines"
 
 
 def split_pair(line: str) -> tuple[str, str | None]:
@@ -165,7 +167,7 @@ def ask_on(classifier: Classifier, as_json: bool) -> int:
         text, pair = split_pair(line)
         if classifier.takes_pairs and pair is None and sys.stdin.isatty():
             pair = next_line("text", "second?")
-        [verdict] = classifier.classify([(text, pair)])
+        [verdict] = classifier.classify([(text, pair)], given="lines")
         if as_json:
             print(json.dumps(verdict._asdict(), ensure_ascii=False))
         else:
