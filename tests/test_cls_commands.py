@@ -355,6 +355,9 @@ def test_what_is_no_classifier_or_no_text_is_one_sentence(
         assert "is damaged" in fails(capsys, *command, torn, "good")
     longer = judge(tmp_path / "longer", **run_facts(max_length=100))
     assert "--max-length 100 is more than the model's 40" in fails(capsys, *command, longer, "good")
+    shorter = judge(tmp_path / "shorter", **run_facts(pair="column 2", max_length=4))
+    error = fails(capsys, *command, shorter, "good", "--pair", "bad")
+    assert "shorter: --max-length 4" in error
     one_type = {"changed": {"type_vocab_size": 1}}
     unable = judge(tmp_path / "unable", **one_type, **run_facts(pair="column 2"))
     error = fails(capsys, *command, unable, "good", "--pair", "bad")
