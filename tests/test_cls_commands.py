@@ -294,6 +294,18 @@ def test_a_run_is_asked_in_its_precision(tmp_path: Path, monkeypatch: pytest.Mon
     assert dtypes == [torch.float32, torch.bfloat16]
 
 
+def test_a_run_is_scored_in_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev: Path
+) -> None:
+    monkeypatch.setattr("minibert.trained.choose_precision", lambda device: "bf16")
+    classifier = load_classifier(str(judge(tmp_path / "run", **run_facts(precision="bf16"))))
+    monkeypatch.setattr("minibert.cls.classify.load_classifier", lambda *_: classifier)
+    dtypes = set()
+    classifier.model.classifier.register_forward_hook(lambda _, __, x: dtypes.add(x.dtype))
+    assert minibert("evaluate", "--model", tmp_path / "run", "--data", dev) == 0
+    assert dtypes == {torch.bfloat16}
+
+
 def test_of_many_classes_the_likeliest_are_shown(tmp_path: Path, capsys: Capture) -> None:
     labels = ["bad", "good", *"cdefgh"]
     assert minibert("classify", "--model", judge(tmp_path, labels=labels), "good") == 0
