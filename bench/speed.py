@@ -84,7 +84,11 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {name: found for name in VERSIONS if (found := installed(name))},
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "settings": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(args).items()
+            if name not in ("do", "list")
+        },
     }
 
 

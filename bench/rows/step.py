@@ -17,7 +17,7 @@ from minibert.memory import keep_freed_memory
 from minibert.model import BertForQuestionAnswering, explicit_attention
 from minibert.train import autocast
 from rows import material
-from rows.row import Check, Figures, Row, Side, Work, apart, peak_mb, timed
+from rows.row import Check, Figures, Row, Side, Work, apart, needs, peak_mb, timed
 
 CPU = torch.device("cpu")
 
@@ -134,6 +134,7 @@ ROWS = [
         check=partial(check, BASE),
         target=1.2,
         turns=3,
+        lacks=needs("transformers"),
         settings=BASE._asdict(),
     ),
     Row(
@@ -146,6 +147,7 @@ ROWS = [
         figure="peak_mb",
         turns=1,
         left_out="torch.compile: its own compiler is in the peak",
+        lacks=needs("transformers"),
         settings=BASE._asdict(),
     ),
     Row(
@@ -160,6 +162,7 @@ ROWS = [
         measure=partial(measure, MINILM),
         check=partial(check, MINILM),
         left_out="torch.compile: see the row step",
+        lacks=needs("transformers"),
         settings=MINILM._asdict(),
     ),
 ]
