@@ -4,8 +4,9 @@
     python bench/speed.py --rows step encode-8x512-fp32       # some rows of it
     python bench/speed.py --quick    # everything tiny: does each row run, and do outputs agree?
 
-For each row the sides' outputs are held together first, with dropout off. Then comes a trial, which
-chooses among the forms of the peer and is not counted. Then the sides take turns, each in a process
+For each row the outputs of ours and of the peer's forms are held together first, with dropout off;
+README.md beside this file says which sides are not. Then comes a trial, which chooses among the
+forms of the peer and is not counted. Then the sides take turns, each in a process
 of its own, so that a machine which slows down slows all of them; the ratio is taken turn by turn.
 It is the other's figure divided by ours: how many times as fast ours is.
 """

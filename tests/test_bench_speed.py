@@ -89,6 +89,8 @@ def test_the_table_has_a_line_for_each_side_and_for_a_row_that_did_not_run() -> 
     absent = {"row": "row", "not_run": "this machine has no bf16"}
     assert "not run: this machine has no bf16" in lines(absent)[0]
     assert short(absent) == "row: not run: this machine has no bf16"
+    assert short(facts | {"checks": []}) == "row: ours, fast ran; it has no outputs to compare"
+    assert short(facts | {"checks": [{}] * 2}) == "row: ours, fast ran; 2 checks hold"
 
 
 # row.py
