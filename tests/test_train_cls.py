@@ -45,6 +45,7 @@ from typed import minibert, python
 import train_cls
 from minibert import checkpoint, datasets, runs
 from minibert.cls.classify import load_classifier
+from minibert.cls.columns import USUAL
 from minibert.cls.encoding import encode
 from minibert.cls.metrics import score
 from minibert.cls.reading import Example, read_texts
@@ -328,6 +329,19 @@ def test_transformers_loads_the_run_as_it_is_and_gives_the_same_classes(
 
 
 # Settings.
+
+
+def test_help_names_the_usual_columns_and_all_files_of_a_run(
+    pairs: TinyPairs, trained_pairs: Ended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train_cls.main(["--help"])
+    text = capsys.readouterr().out
+    words = {word.strip("(),;.") for word in text.split()}
+    assert {"sentence", "text", "text_a", "text_b", "label"} <= words & USUAL
+    assert "docs/labelled-texts.md" in words
+    left = {path.name for path in (pairs.folder / "run").iterdir() if path.is_file()}
+    assert left <= words and {"run.json", *OF_TEST} <= left
 
 
 def test_help_names_the_recipe_and_its_source(capsys: pytest.CaptureFixture[str]) -> None:
