@@ -35,8 +35,14 @@ from minibert.train import choose_precision
 FAMILIES = (fine_tuning, step, floor, questions, encode, windows, loading, growth)
 ROWS: dict[str, Row] = {row.name: row for family in FAMILIES for row in family.ROWS}
 VERSIONS = (
-    *("torch", "transformers", "tokenizers", "safetensors", "numpy"),
-    *("datasets", "accelerate", "onnxruntime"),
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "datasets",
+    "accelerate",
+    "onnxruntime",
 )
 
 

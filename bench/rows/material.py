@@ -27,8 +27,11 @@ from rows.row import Work
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "minibert" / "samples"
 TINY: dict[str, Any] = {
-    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-    **{"intermediate_size": 64, "max_position_embeddings": 64},
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
 }
 
 
@@ -160,7 +163,9 @@ def flat(path: Path, vocabulary: Path, max_length: int, doc_stride: int, work: W
         asked = tokenizer.encode_batch([q.question for q in found], add_special_tokens=False)
         records = [
             {
-                **{"id": q.id, "question": q.question, "context": q.context},
+                "id": q.id,
+                "question": q.question,
+                "context": q.context,
                 "answers": columns(q),
                 "overlap": max_length - 3 - len(encoding.ids) - doc_stride,
             }

@@ -154,7 +154,8 @@ ROWS = [
         name="step-minilm",
         what="one training step, all-MiniLM-L6-v2, 16 x 300, and what parts of ours are worth",
         sides={
-            **{"ours": OURS, **THEIRS},
+            "ours": OURS,
+            **THEIRS,
             **STORED,
             "memory": Side("ours, memory given back to the system", "beside"),
             "plain": Side("… and torch's own dropout and attention kernel", "beside"),
