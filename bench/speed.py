@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         do(json.loads(args.do), ROWS)
         return 0
     if args.list:
-        print("\n".join(described(row) for row in ROWS.values()))
+        print("\n".join(listed(row) for row in ROWS.values()))
         return 0
     found = []
     with tempfile.TemporaryDirectory(prefix="minibert-speed-") as folder:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def described(row: Row) -> str:
+def listed(row: Row) -> str:
     """A row for --list: what is measured, by which sides, and what is left out."""
     sides = "".join(f"\n    {name}: {side.what}" for name, side in row.sides.items())
     target = f" (target: {row.target:g})" if row.target else ""

@@ -120,9 +120,9 @@ def _classify(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json([verdict._asdict() for verdict in verdicts]))
     elif len(verdicts) == 1:
-        print("\n".join(described(verdicts[0])))
+        print("\n".join(verdict_lines(verdicts[0])))
     else:
-        print("\n".join(table(verdicts)))
+        print("\n".join(verdict_table(verdicts)))
     return 0
 
 
@@ -171,13 +171,13 @@ def ask_on(classifier: Classifier, as_json: bool) -> int:
         if as_json:
             print(json.dumps(verdict._asdict(), ensure_ascii=False))
         else:
-            print("\n".join(described(verdict)))
+            print("\n".join(verdict_lines(verdict)))
 
     kinds = f"One text after the other, to be told apart as {', '.join(classifier.labels)}"
     return converse(kinds, "text", reply)
 
 
-def described(verdict: Verdict) -> list[str]:
+def verdict_lines(verdict: Verdict) -> list[str]:
     """A verdict for people: a few aligned lines."""
     others = sorted(verdict.probabilities.items(), key=lambda item: -item[1])
     others = [(label, p) for label, p in others if label != verdict.label]
@@ -190,7 +190,7 @@ def described(verdict: Verdict) -> list[str]:
     ]
 
 
-def table(verdicts: Sequence[Verdict]) -> list[str]:
+def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
     """A line a text."""
     width = max(len(verdict.label) for verdict in verdicts)
     return [f"{v.label:{width}}  {v.probability:.4f}  {shown(v.text, v.pair)}" for v in verdicts]
