@@ -44,6 +44,12 @@ Settings that are not given are those of the published recipe for GLUE's tasks: 
 3 epochs, length 128, from the BERT paper (section 4.1: batch 32, 3 epochs, and the best on the dev
 set of 5e-5, 4e-5, 3e-5 and 2e-5) and google-research/bert, run_classifier.py. It starts from
 bert-base-chinese where most letters of the texts are Chinese, else from bert-base-cased.
+
+Columns are found by the names that people give them, as sentence or text, text_a and text_b, and
+label; docs/labelled-texts.md has the rules. A run leaves the model as transformers loads it
+(config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt), its scores and
+verdicts on the dev texts (eval.json, predictions.tsv, failures.tsv, confusion.svg) and on a test
+set (test_predictions.tsv, test.json), and how it went (run.json, metrics.jsonl, curves.svg).
 """
 
 

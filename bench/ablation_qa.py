@@ -38,9 +38,15 @@ from minibert.tokenizer import load_tokenizer, tokenize
 from minibert.train import Training
 
 DEFAULTS: runs.Settings = {
-    **{"fault": "none", "json": None, "epochs": 1, "batch_size": 16, "lr": 1e-4},
-    **{"max_length": 384, "doc_stride": 128},
-    **{"max_answer_length": MAX_ANSWER_LENGTH["squad"], "metric": "squad"},
+    "fault": "none",
+    "json": None,
+    "epochs": 1,
+    "batch_size": 16,
+    "lr": 1e-4,
+    "max_length": 384,
+    "doc_stride": 128,
+    "max_answer_length": MAX_ANSWER_LENGTH["squad"],
+    "metric": "squad",
 }
 
 
@@ -104,7 +110,10 @@ def score_as_the_notebook(model: nn.Module, task: QATask) -> dict[str, Any]:
     first answer it did not find.)"""
     windows = [window for window in task.dev_windows.windows if window.first == 0]
     logits = outputs(
-        *(model, windows, task.pad_id, without_padding),
+        model,
+        windows,
+        task.pad_id,
+        without_padding,
         batch_size=EVALUATION_BATCH,
         doing="answering as the notebook",
     )

@@ -44,7 +44,7 @@ def main() -> None:
     found = train_and_score(model, task, args)
     if args.save:
         model.model.save_pretrained(args.save)
-        save_tokenizer(task.tokenizer, args.save)
+        save_tokenizer(task.tokenizer, args.save, model.model.config.max_position_embeddings)
     report({"settings": vars(args), **found}, args.out)
 
 

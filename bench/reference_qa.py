@@ -58,8 +58,10 @@ def main() -> None:
         scores, _ = task.evaluate(model)
     tokens = args.epochs * sum(task.lengths)
     facts = {
-        **{"settings": vars(args), "scores": scores},
-        **{"seconds": round(seconds, 1), "tokens_per_second": round(tokens / seconds, 1)},
+        "settings": vars(args),
+        "scores": scores,
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
     }
     report(facts, args.out)
 

@@ -4,8 +4,9 @@
     python bench/speed.py --rows step encode-8x512-fp32       # some rows of it
     python bench/speed.py --quick    # everything tiny: does each row run, and do outputs agree?
 
-For each row the sides' outputs are held together first, with dropout off. Then comes a trial, which
-chooses among the forms of the peer and is not counted. Then the sides take turns, each in a process
+For each row the outputs of ours and of the peer's forms are held together first, with dropout off;
+README.md beside this file says which sides are not. Then comes a trial, which chooses among the
+forms of the peer and is not counted. Then the sides take turns, each in a process
 of its own, so that a machine which slows down slows all of them; the ratio is taken turn by turn.
 It is the other's figure divided by ours: how many times as fast ours is.
 """
@@ -34,8 +35,14 @@ from minibert.train import choose_precision
 FAMILIES = (fine_tuning, step, floor, questions, encode, windows, loading, growth)
 ROWS: dict[str, Row] = {row.name: row for family in FAMILIES for row in family.ROWS}
 VERSIONS = (
-    *("torch", "transformers", "tokenizers", "safetensors", "numpy"),
-    *("datasets", "accelerate", "onnxruntime"),
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "datasets",
+    "accelerate",
+    "onnxruntime",
 )
 
 
@@ -45,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         do(json.loads(args.do), ROWS)
         return 0
     if args.list:
-        print("\n".join(described(row) for row in ROWS.values()))
+        print("\n".join(listed(row) for row in ROWS.values()))
         return 0
     found = []
     with tempfile.TemporaryDirectory(prefix="minibert-speed-") as folder:
@@ -65,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def described(row: Row) -> str:
+def listed(row: Row) -> str:
     """A row for --list: what is measured, by which sides, and what is left out."""
     sides = "".join(f"\n    {name}: {side.what}" for name, side in row.sides.items())
     target = f" (target: {row.target:g})" if row.target else ""
@@ -84,7 +91,11 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {name: found for name in VERSIONS if (found := installed(name))},
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "settings": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(args).items()
+            if name not in ("do", "list")
+        },
     }
 
 

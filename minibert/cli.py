@@ -19,7 +19,7 @@ from minibert.words import (
     add_json,
     add_model,
     directory_for,
-    table,
+    score_table,
     to_json,
 )
 
@@ -154,7 +154,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     out = directory_for(args.out)
     classifies = is_classifier(args.model)
     scores, results = (cls_commands if classifies else qa_commands).evaluate(args)
-    shown = results["eval.json"].rstrip() if args.json else table(scores, 4 if classifies else 2)
+    shown = (
+        results["eval.json"].rstrip() if args.json else score_table(scores, 4 if classifies else 2)
+    )
     print(shown, flush=True)
     if out:
         files.write_whole({out / name: files.as_text(text) for name, text in results.items()})

@@ -16,7 +16,6 @@ from minibert.batches import Row, pad, sequential_batches
 
 T = TypeVar("T")
 Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
-N_FAILURES = 50  # of the surest mistakes that a run shows
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
         if output_attentions:
             context, probs = explicit_attention(q, k, v, visible, rate)
         elif rate and x.device.type == "cpu" and not torch.compiler.is_compiling():
-            context = frugal_attention(q, k, v, visible, rate)  # where the next line is slow
+            context = frugal_attention(q, k, v, visible, rate)  # there the kernel below is slow
         else:  # the same formula in one kernel
             context = F.scaled_dot_product_attention(q, k, v, visible, rate)
         context = context.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)

@@ -21,6 +21,7 @@ from minibert.checkpoint import Progress
 from minibert.errors import UserError
 
 GROUP = 20  # steps to a line of metrics.jsonl
+N_FAILURES = 50  # of the surest mistakes that a run shows
 # The description has the losses: tqdm's own order would lose them on a terminal of 80 columns.
 BAR = "{desc} {percentage:.0f}%|{bar}| {rate_fmt} {remaining} left"
 

@@ -273,3 +273,5 @@ def check_data(run: Path, data: Mapping[str, Any]) -> None:
         began = before.get(part, {})
         if any(began.get(fact) != facts[fact] for fact in facts if fact != "file"):
             raise UserError(f"{facts['file']} is no longer the {part} data that {run} began with")
+    for part in before.keys() - data.keys():
+        raise UserError(f"the {part} data that {run} began with is gone: {before[part]['file']}")

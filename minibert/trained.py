@@ -94,14 +94,25 @@ def run_of(directory: Path) -> Path:
 
 
 def is_classifier(name: str) -> bool:
-    """Whether a model is for classes of texts, so not for questions."""
+    """Whether a model is for classes of texts, so not for questions.
+
+    Raises:
+        UserError: it is a checkpoint without a run, and for neither.
+    """
     directory = hub.find(name)
     run = run_of(directory)
     if (run / "run.json").is_file():
         return script_of(files.read_json(run / "run.json").get("settings")) == "train_cls.py"
     config = directory / "config.json"
-    heads = files.read_json(config).get("architectures") if config.is_file() else None
-    return heads == ["BertForSequenceClassification"]
+    if not config.is_file():  # what there is instead, `load_trained` says
+        return False
+    heads = files.read_json(config).get("architectures")
+    if heads not in (["BertForSequenceClassification"], ["BertForQuestionAnswering"]):
+        raise UserError(
+            f"{name} has been trained neither for questions nor to classify (its config.json names "
+            "no such model); train it with train_qa.py or train_cls.py"
+        )
+    return bool(heads == ["BertForSequenceClassification"])
 
 
 def script_of(settings: Any) -> str | None:

@@ -54,7 +54,7 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def table(scores: Mapping[str, float], digits: int) -> str:
+def score_table(scores: Mapping[str, float], digits: int) -> str:
     """A name and a figure a line."""
     width = max(map(len, scores))
     return "\n".join(

@@ -31,13 +31,13 @@ def write_vocabulary(folder: Path) -> Path:
     return folder
 
 
-def finder(folder: Path, **config: int) -> Path:
+def finder(folder: Path, **config: Any) -> Path:
     """A checkpoint whose start logits are highest at FIRST, and end logits at LAST.
 
     Words have a vector of their own kind (dimension 0: FIRST, 1: LAST, 2: any other); the layers
     add nothing to it, and qa_outputs reads it off.
     """
-    settings = CONFIG | config
+    settings = CONFIG | {"architectures": ["BertForQuestionAnswering"]} | config
     tensors = numpy_tensors(settings)
     for name, tensor in tensors.items():
         if "LayerNorm.weight" in name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -88,6 +89,8 @@ def test_the_table_has_a_line_for_each_side_and_for_a_row_that_did_not_run() -> 
     absent = {"row": "row", "not_run": "this machine has no bf16"}
     assert "not run: this machine has no bf16" in lines(absent)[0]
     assert short(absent) == "row: not run: this machine has no bf16"
+    assert short(facts | {"checks": []}) == "row: ours, fast ran; it has no outputs to compare"
+    assert short(facts | {"checks": [{}] * 2}) == "row: ours, fast ran; 2 checks hold"
 
 
 # row.py
@@ -110,6 +113,34 @@ def test_what_is_lacking_is_said(work: Work, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("rows.row.choose_precision", lambda device: "fp32")
     assert needs(bf16=True)(work) == ""  # tiny sizes are emulated
     assert needs(bf16=True)(work._replace(quick=False)) == "this machine has no bf16"
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """They are as if not installed."""
+    find = importlib.util.find_spec
+
+    def find_others(name: str) -> Any:
+        return None if name in modules else find(name)
+
+    monkeypatch.setattr("rows.row.importlib.util.find_spec", find_others)
+
+
+def test_a_side_that_lacks_something_is_left_out_and_not_the_row(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = speed.ROWS["encode-8x512-fp32"]
+    for module in ("onnxruntime", "onnxscript"):
+        hide(monkeypatch, module)
+        assert "onnxruntime" not in row.lacks(work) and "onnxscript" not in row.lacks(work)
+        assert row.sides_for(work).keys() == {"ours", "sdpa", "eager"}
+
+
+def test_each_row_beside_transformers_says_if_it_is_not_there(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "transformers")
+    alone = {name for name, row in speed.ROWS.items() if not row.lacks(work)}
+    assert alone == {"floor", "growth-length", "growth-data"}
 
 
 def test_the_first_call_is_not_counted() -> None:
@@ -240,6 +271,7 @@ def test_the_figures_are_kept_after_each_row_and_a_failed_one_is_told(
     facts = json.loads(out.read_text(encoding="utf-8"))
     assert facts["versions"]["torch"] == torch.__version__ and facts["machine"]["threads"] >= 1
     assert facts["settings"]["rows"] == ["step", "floor"]
+    assert not {"do", "list"} & facts["settings"].keys()  # they measure nothing
     assert speed.main(["--quick", "--rows", "step"]) == 0
 
 
@@ -262,6 +294,17 @@ def test_the_floor_is_the_products_of_a_step(work: Work) -> None:
     head = 3 * 2 * 3 * 40 * 96 * 2  # forward, and twice backward: B T C -> 2
     again = 2 * 2 * 3 * 40 * 40 * 96  # in each layer: B T T C
     assert products.get_total_flops() == whole.get_total_flops() - head - again
+
+
+# material.py
+
+
+def test_every_tokenizer_of_the_bench_cuts_texts_where_its_model_ends(work: Work) -> None:
+    base = material.base(work)
+    for place in (base, material.classifier(work), material.vocabulary(base, work)):
+        settings = json.loads((place / "tokenizer_config.json").read_text(encoding="utf-8"))
+        positions = BertConfig.from_pretrained(base).max_position_embeddings
+        assert settings["model_max_length"] == positions == 64
 
 
 # example.py

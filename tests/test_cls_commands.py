@@ -196,6 +196,29 @@ def test_a_text_of_a_file_that_does_not_fit_is_named_with_its_line(
     assert len(json.loads(capsys.readouterr().out)) == 1
 
 
+def test_what_to_do_about_a_second_text_is_said_for_how_it_was_given(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = judge(tmp_path / "single", **run_facts())
+    paired = judge(tmp_path / "paired", **run_facts(pair="column 2 'text_b'"))
+    texts = labelled(tmp_path / "texts.csv", [("so bad", "bad"), ("a film", "good")])
+    pairs = labelled(tmp_path / "pairs.tsv", [("a film", "so", "bad"), ("good", "a", "good")])
+    monkeypatch.setattr(sys, "stdin", Stdin(b"good\n"))
+    words = ("classify", "--model")
+    for command, advice in (
+        ((*words, single, "a", "so", "--pair", "a", "--pair", "so"), "leave out --pair"),
+        ((*words, paired, "a", "so"), "give it with --pair"),
+        ((*words, paired, "--file", "-"), "write it after a tab"),
+        ((*words, paired, "--file", texts), "name its column with --pair-column"),
+        ((*words, single, "--file", pairs), "name the one to take with --text-column"),
+        (("evaluate", "--model", paired, "--data", texts), "name its column with --pair-column"),
+        (("evaluate", "--model", single, "--data", pairs), "to take with --text-column"),
+    ):
+        assert minibert(*command) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "the model was trained on" in error and error.endswith(advice), error
+
+
 def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsys: Capture) -> None:
     rows = "mood,utter,other\nbad,so bad,a good film\ngood,a film so,a bad film\n"
     path = tmp_path / "odd.csv"
@@ -222,8 +245,29 @@ def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsy
     flags = ("--text-column", "other", "--pair-column", "utter", "--label-column", "mood")
     assert minibert("evaluate", "--json", "--data", path, "--model", judge(tmp_path), *flags) == 0
     assert "second text: column 2 'utter'" in capsys.readouterr().err
-    error = fails(capsys, "classify", "--model", plain, "good", "--text-column", "1")
-    assert "for the table that --file names" in error
+    (tmp_path / "lines.txt").write_text("good\n", encoding="utf-8")
+    for words in (("good",), ("--file", tmp_path / "lines.txt"), ("--file", "-")):
+        for flag in ("--text-column", "--pair-column"):
+            error = fails(capsys, "classify", "--model", plain, *words, flag, "1")
+            assert "are for a table that --file names (.tsv, .csv, " in error
+
+
+def test_columns_of_the_run_that_a_file_lacks_are_found(tmp_path: Path, capsys: Capture) -> None:
+    asked = {"text_column": "utter", "label_column": "7"}
+    model = judge(tmp_path / "run", **run_facts(**asked))
+    usual = labelled(tmp_path / "usual.tsv", [("so bad", "bad"), ("a film", "good")] * 3)
+    assert minibert("evaluate", "--json", "--data", usual, "--model", model) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == 1.0
+    assert minibert("classify", "--json", "--file", usual, "--model", model) == 0
+    assert [v["text"] for v in json.loads(capsys.readouterr().out)][:2] == ["so bad", "a film"]
+    other = tmp_path / "other.csv"  # it has one of the two, in another case
+    other.write_text("text,label,UTTER\nx,good,a film\nx,bad,so bad\n", encoding="utf-8")
+    assert minibert("probe-case", "--json", "--data", other, "--model", model) == 0
+    assert json.loads(capsys.readouterr().out)[0]["accuracy"] == 1.0
+    flags = ("--text-column", "utter")  # what is asked for now must be there
+    assert "has no column 'utter'" in fails(
+        capsys, "evaluate", "--data", usual, "--model", model, *flags
+    )
 
 
 def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, capsys: Capture) -> None:
@@ -248,6 +292,18 @@ def test_a_run_is_asked_in_its_precision(tmp_path: Path, monkeypatch: pytest.Mon
         classifier.model.classifier.register_forward_hook(lambda _, __, x: dtypes.append(x.dtype))
         classifier.classify([("a good film", None)])
     assert dtypes == [torch.float32, torch.bfloat16]
+
+
+def test_a_run_is_scored_in_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev: Path
+) -> None:
+    monkeypatch.setattr("minibert.trained.choose_precision", lambda device: "bf16")
+    classifier = load_classifier(str(judge(tmp_path / "run", **run_facts(precision="bf16"))))
+    monkeypatch.setattr("minibert.cls.classify.load_classifier", lambda *_: classifier)
+    dtypes = set()
+    classifier.model.classifier.register_forward_hook(lambda _, __, x: dtypes.add(x.dtype))
+    assert minibert("evaluate", "--model", tmp_path / "run", "--data", dev) == 0
+    assert dtypes == {torch.bfloat16}
 
 
 def test_of_many_classes_the_likeliest_are_shown(tmp_path: Path, capsys: Capture) -> None:
@@ -311,6 +367,9 @@ def test_what_is_no_classifier_or_no_text_is_one_sentence(
         assert "is damaged" in fails(capsys, *command, torn, "good")
     longer = judge(tmp_path / "longer", **run_facts(max_length=100))
     assert "--max-length 100 is more than the model's 40" in fails(capsys, *command, longer, "good")
+    shorter = judge(tmp_path / "shorter", **run_facts(pair="column 2", max_length=4))
+    error = fails(capsys, *command, shorter, "good", "--pair", "bad")
+    assert "shorter: --max-length 4" in error
     one_type = {"changed": {"type_vocab_size": 1}}
     unable = judge(tmp_path / "unable", **one_type, **run_facts(pair="column 2"))
     error = fails(capsys, *command, unable, "good", "--pair", "bad")
@@ -457,12 +516,19 @@ def test_of_texts_that_a_run_was_trained_on_those_held_out_are_scored(
     texts = read_texts(path)
     held_out = read_texts(path, part="dev")
     assert 0 < len(held_out.examples) < 60
-    for dev, total, says in (
-        ({"sha256": texts.sha256}, len(held_out.examples), "the texts held out of it are scored"),
-        ({"sha256": "another"}, 60, "its scores there say little"),
+    rest, whole = read_texts(path, part="train").as_dict(), texts.as_dict()
+    older = {"texts_taken": "by another rule"}
+    says_little = (60, "its scores there say little")
+    for train, dev, total, says in (
+        (rest, held_out.as_dict(), len(held_out.examples), "the texts held out of it are scored"),
+        (whole, whole | {"sha256": "another"}, *says_little),
+        (whole, whole, *says_little),
+        (rest, held_out.as_dict() | older, *says_little),
+        (rest | older, held_out.as_dict(), *says_little),
+        ({"sha256": texts.sha256}, {"sha256": texts.sha256}, *says_little),
     ):
         facts = run_facts()
-        facts["data"] = {"train": {"sha256": texts.sha256}, "dev": dev}
+        facts["data"] = {"train": train | {"pair_column": None}, "dev": dev}
         model = judge(tmp_path / "run", **facts)
         assert minibert(command, "--model", model, "--data", path, "--json") == 0
         captured = capsys.readouterr()

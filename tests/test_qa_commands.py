@@ -102,6 +102,15 @@ def test_evaluate_says_if_the_metric_is_not_usual_for_the_texts(
     assert f1["cmrc2018"] > 80 and f1["squad"] == float(printed.out.split()[3]) == 0
 
 
+@pytest.mark.parametrize("heads", [None, ["BertModel"], ["BertForMaskedLM"]])
+def test_evaluate_refuses_a_checkpoint_for_neither_task_before_it_reads_anything(
+    tmp_path: Path, capsys: Capture, heads: list[str] | None
+) -> None:
+    words = ("--model", finder(tmp_path / "w", architectures=heads), "--data", tmp_path / "absent")
+    error = fails(capsys, "evaluate", *words)
+    assert f"{tmp_path / 'w'} has been trained neither for questions nor to classify" in error
+
+
 def test_evaluate_refuses_flags_for_classes_of_texts(
     model: Path, tmp_path: Path, capsys: Capture
 ) -> None:

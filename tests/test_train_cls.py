@@ -43,8 +43,9 @@ from tiny_cls import (
 from typed import minibert, python
 
 import train_cls
-from minibert import checkpoint, datasets
+from minibert import checkpoint, datasets, runs
 from minibert.cls.classify import load_classifier
+from minibert.cls.columns import USUAL
 from minibert.cls.encoding import encode
 from minibert.cls.metrics import score
 from minibert.cls.reading import Example, read_texts
@@ -330,6 +331,19 @@ def test_transformers_loads_the_run_as_it_is_and_gives_the_same_classes(
 # Settings.
 
 
+def test_help_names_the_usual_columns_and_all_files_of_a_run(
+    pairs: TinyPairs, trained_pairs: Ended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train_cls.main(["--help"])
+    text = capsys.readouterr().out
+    words = {word.strip("(),;.") for word in text.split()}
+    assert {"sentence", "text", "text_a", "text_b", "label"} <= words & USUAL
+    assert "docs/labelled-texts.md" in words
+    left = {path.name for path in (pairs.folder / "run").iterdir() if path.is_file()}
+    assert left <= words and {"run.json", *OF_TEST} <= left
+
+
 def test_help_names_the_recipe_and_its_source(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         train_cls.main(["--help"])
@@ -478,6 +492,15 @@ def test_a_run_goes_on_with_its_own_data_alone(
     assert "train.tsv is no longer the train data that" in ended.err[0]
 
 
+def test_a_run_does_not_go_on_without_a_part_of_its_data(tmp_path: Path) -> None:
+    data = {part: {"file": f"{part}.tsv", "sha256": part} for part in ("train", "dev", "test")}
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {}, "data": data}), encoding="utf-8")
+    runs.check_data(tmp_path, data)
+    del data["test"]
+    with pytest.raises(UserError, match=r"the test data that .* began with is gone: test\.tsv"):
+        runs.check_data(tmp_path, data)
+
+
 def test_a_run_goes_on_with_the_texts_alone_that_it_took(
     tiny: TinyCls, server: Server, tmp_path: Path
 ) -> None:
@@ -509,6 +532,13 @@ def test_two_processes_learn_what_one_learns(
 
 
 # The task.
+
+
+def test_the_saved_tokenizer_cuts_texts_where_the_model_ends(tiny: TinyCls, tmp_path: Path) -> None:
+    model = tiny.model()
+    tiny.task().save(model, tmp_path)
+    positions = model.config.max_position_embeddings
+    assert json_of(tmp_path / "tokenizer_config.json")["model_max_length"] == positions
 
 
 def test_a_head_is_taken_over_if_it_is_for_the_same_classes(

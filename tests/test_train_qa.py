@@ -537,6 +537,13 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path) -> Non
 # The task.
 
 
+def test_the_saved_tokenizer_cuts_texts_where_the_model_ends(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny.model()
+    tiny.task().save(model, tmp_path)
+    positions = model.config.max_position_embeddings
+    assert json_of(tmp_path / "tokenizer_config.json")["model_max_length"] == positions
+
+
 def test_a_batch_holds_its_windows_and_where_the_answers_stand_in_them(tiny: Tiny) -> None:
     task = tiny.task()
     examples = [3, 0, 17, 4]

@@ -18,7 +18,7 @@ from minibert.config import BertConfig
 from minibert.model import BertModel, BertOutput
 from minibert.train import autocast
 from rows import material
-from rows.row import Check, Figures, Row, Side, Work, apart, needs, timed
+from rows.row import Check, Figures, Row, Side, Work, absent, apart, needs, timed
 
 Encoder: TypeAlias = Callable[[dict[str, Tensor]], Tensor]  # (B, T) each -> (B, T, C)
 
@@ -48,8 +48,8 @@ def check(shape: Shape, work: Work) -> list[Check]:
     real = batch["attention_mask"].bool()  # (B, T)
     found = {
         side: encoder(shape, work, side)(batch)[real]  # (B, T, C) -> (real tokens, C)
-        for side in ("ours", *sides_of(shape.precision))
-        if side != "compiled"
+        for side, facts in {"ours": OURS, **sides_of(shape.precision)}.items()
+        if not facts.compiles and not absent(facts.needs)
     }
     ours = found.pop("ours")
     return [
@@ -140,6 +140,10 @@ def export(model: BertModel, shape: Shape, names: Sequence[str], path: Path) -> 
     )
 
 
+OURS = Side("minibert, BertModel", "ours")
+ONNX = Side("ONNX Runtime", "beside", needs=("onnxruntime", "onnxscript"))
+
+
 def sides_of(precision: str) -> dict[str, Side]:
     """The peer's forms; ONNX Runtime computes in fp32."""
     peers = {
@@ -147,7 +151,7 @@ def sides_of(precision: str) -> dict[str, Side]:
         "eager": Side("transformers, attention eager"),
         "compiled": Side("transformers, sdpa, torch.compile", compiles=True),
     }
-    return peers | ({"onnx": Side("ONNX Runtime", "beside")} if precision == "fp32" else {})
+    return peers | ({"onnx": ONNX} if precision == "fp32" else {})
 
 
 def row(batch: int, length: int, precision: str) -> Row:
@@ -155,11 +159,11 @@ def row(batch: int, length: int, precision: str) -> Row:
     return Row(
         name=f"encode-{batch}x{length}-{precision}",
         what=f"encoding a batch, bert-base shape, {batch} x {length}, {precision}",
-        sides={"ours": Side("minibert, BertModel", "ours"), **sides_of(precision)},
+        sides={"ours": OURS, **sides_of(precision)},
         measure=partial(measure, shape),
         check=partial(check, shape),
         target=1.15,
-        lacks=needs(bf16=True) if precision == "bf16" else needs("onnxruntime", "onnxscript"),
+        lacks=needs("transformers", bf16=precision == "bf16"),
         settings=shape._asdict(),
     )
 

@@ -134,8 +134,14 @@ def trainer_recipe(
         cut = flags["weights"], flags["max_length"], flags["doc_stride"]
         data = material.flat(data[0], *cut, work), material.flat(data[1], *cut, work)
     return trainer.Recipe(
-        *(flags["weights"], *data, out),
-        *(flags["lr"], flags["batch_size"], flags["max_length"], flags["precision"], is_padded),
+        flags["weights"],
+        *data,
+        out,
+        flags["lr"],
+        flags["batch_size"],
+        flags["max_length"],
+        flags["precision"],
+        is_padded,
     )
 
 

@@ -27,8 +27,11 @@ from rows.row import Work
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "minibert" / "samples"
 TINY: dict[str, Any] = {
-    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
-    **{"intermediate_size": 64, "max_position_embeddings": 64},
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
 }
 
 
@@ -48,7 +51,7 @@ def base(work: Work) -> Path:
         torch.manual_seed(0)
         config = BertConfig(vocab_size=tokenizer.get_vocab_size(), **TINY if work.quick else {})
         BertForQuestionAnswering(config).save_pretrained(place)
-        save_tokenizer(tokenizer, place)
+        save_tokenizer(tokenizer, place, config.max_position_embeddings)
     return place
 
 
@@ -91,15 +94,17 @@ def classifier(work: Work) -> Path:
 def write_with_head(load: Callable[[Path], PreTrainedModel], source: Path, place: Path) -> None:
     """A checkpoint with the head that it lacks, and its tokenizer."""
     torch.manual_seed(0)
-    load(source).save_pretrained(place)
-    save_tokenizer(load_tokenizer(source), place)
+    model = load(source)
+    model.save_pretrained(place)
+    save_tokenizer(load_tokenizer(source), place, model.config.max_position_embeddings)
 
 
 def vocabulary(source: Path, work: Work) -> Path:
     """A folder with the tokenizer of another, written so that both sides read it."""
     place = work.folder / f"{source.name}-vocabulary"
     if not place.exists():
-        save_tokenizer(load_tokenizer(source), place)
+        config = BertConfig.from_pretrained(source)
+        save_tokenizer(load_tokenizer(source), place, config.max_position_embeddings)
         shutil.copy(source / "config.json", place)
     return place
 
@@ -158,7 +163,9 @@ def flat(path: Path, vocabulary: Path, max_length: int, doc_stride: int, work: W
         asked = tokenizer.encode_batch([q.question for q in found], add_special_tokens=False)
         records = [
             {
-                **{"id": q.id, "question": q.question, "context": q.context},
+                "id": q.id,
+                "question": q.question,
+                "context": q.context,
                 "answers": columns(q),
                 "overlap": max_length - 3 - len(encoding.ids) - doc_stride,
             }

@@ -151,7 +151,10 @@ def logits_of_ours(run: Path, data: Path, work: Work) -> dict[tuple[int, ...], t
     windows = task.dev_windows.windows
     with as_scored(reader.model, reader.precision):
         rows = outputs(
-            *(reader.model, windows, task.pad_id, without_padding),
+            reader.model,
+            windows,
+            task.pad_id,
+            without_padding,
             batch_size=EVALUATION_BATCH,
             doing="answering",
         )

@@ -42,6 +42,7 @@ class Side(NamedTuple):
     target: float | None = None  # of this side; the best peer's is the row's
     turns: int | None = None  # fewer than the row's
     compiles: bool = False  # too slow to start for the quick form
+    needs: tuple[str, ...] = ()  # modules without which it is left out, and not the row
     size: float | None = None  # where sides differ in size alone: what the exponent is fitted to
 
 
@@ -81,16 +82,21 @@ class Row:
             for name, side in self.sides.items()
             if not (work.quick and side.compiles)
             and (not name.startswith("pipeline") or work.pipeline)
+            and not absent(side.needs)
         }
+
+
+def absent(modules: Sequence[str]) -> list[str]:
+    """Those that are not installed."""
+    return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
 def needs(*modules: str, bf16: bool = False) -> Callable[[Work], str]:
     """A row's `lacks`: the first of these modules, or bf16, that is not here."""
 
     def lacks(work: Work) -> str:
-        for module in modules:
-            if importlib.util.find_spec(module) is None:
-                return f"needs {module}: pip install -e '.[bench]'"
+        for module in absent(modules):
+            return f"needs {module}: pip install -e '.[bench]'"
         if bf16 and not work.quick and choose_precision(torch.device("cpu")) != "bf16":
             return "this machine has no bf16"
         return ""

@@ -80,8 +80,8 @@ def in_a_process(
     Raises:
         Failed: it ended in an error, or a check does not hold.
     """
-    told = {"row": row.name, "parts": parts, "work": {**work._asdict()}}
-    command = [sys.executable, str(script), "--do", json.dumps(told, default=str)]
+    job = {"row": row.name, "parts": parts, "work": work._asdict()}
+    command = [sys.executable, str(script), "--do", json.dumps(job, default=str)]
     environment = {**os.environ, **QUIET}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if ended.returncode:
@@ -99,16 +99,16 @@ def in_a_process(
     return checks, sides
 
 
-def do(told: dict[str, Any], rows: dict[str, Row]) -> None:
+def do(job: dict[str, Any], rows: dict[str, Row]) -> None:
     """What `in_a_process` asked for: the figures on stdout, all else that is printed on stderr."""
     with os.fdopen(os.dup(1), "w") as result:
         os.dup2(2, 1)
-        row, settings = rows[told["row"]], told["work"]
+        row, settings = rows[job["row"]], job["work"]
         paths = {name: Path(settings[name]) for name in ("folder", "shared")}
         work = Work(**{**settings, **paths})
         checks: list[Check] = []
         sides: dict[str, Figures] = {}
-        for part in told["parts"]:
+        for part in job["parts"]:
             if part == CHECK:
                 checks = row.check(work)
             else:

@@ -17,7 +17,7 @@ from minibert.memory import keep_freed_memory
 from minibert.model import BertForQuestionAnswering, explicit_attention
 from minibert.train import autocast
 from rows import material
-from rows.row import Check, Figures, Row, Side, Work, apart, peak_mb, timed
+from rows.row import Check, Figures, Row, Side, Work, apart, needs, peak_mb, timed
 
 CPU = torch.device("cpu")
 
@@ -134,6 +134,7 @@ ROWS = [
         check=partial(check, BASE),
         target=1.2,
         turns=3,
+        lacks=needs("transformers"),
         settings=BASE._asdict(),
     ),
     Row(
@@ -146,13 +147,15 @@ ROWS = [
         figure="peak_mb",
         turns=1,
         left_out="torch.compile: its own compiler is in the peak",
+        lacks=needs("transformers"),
         settings=BASE._asdict(),
     ),
     Row(
         name="step-minilm",
         what="one training step, all-MiniLM-L6-v2, 16 x 300, and what parts of ours are worth",
         sides={
-            **{"ours": OURS, **THEIRS},
+            "ours": OURS,
+            **THEIRS,
             **STORED,
             "memory": Side("ours, memory given back to the system", "beside"),
             "plain": Side("… and torch's own dropout and attention kernel", "beside"),
@@ -160,6 +163,7 @@ ROWS = [
         measure=partial(measure, MINILM),
         check=partial(check, MINILM),
         left_out="torch.compile: see the row step",
+        lacks=needs("transformers"),
         settings=MINILM._asdict(),
     ),
 ]

@@ -70,7 +70,9 @@ def short(facts: Mapping[str, Any]) -> str:
     """What the quick form says of a row: no time."""
     if "sides" not in facts:
         return f"{facts['row']}: not run: {facts['not_run']}"
-    return f"{facts['row']}: {', '.join(facts['sides'])} ran; {len(facts['checks'])} checks hold"
+    n = len(facts["checks"])
+    checked = f"{n} checks hold" if n else "it has no outputs to compare"
+    return f"{facts['row']}: {', '.join(facts['sides'])} ran; {checked}"
 
 
 def lines(facts: Mapping[str, Any]) -> list[str]:

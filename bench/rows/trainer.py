@@ -96,7 +96,8 @@ def classify(recipe: Recipe) -> Result:
         "csv",
         data_files={"train": str(recipe.train), "validation": str(recipe.dev)},
         cache_dir=str(recipe.out / "cache"),
-        **{"sep": "\t", "quoting": 3},
+        sep="\t",
+        quoting=3,
     )
     text, label = tables["train"].column_names
     numbers = {name: i for i, name in enumerate(sorted(set(tables["train"][label])))}

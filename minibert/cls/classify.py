@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -25,6 +25,13 @@ from minibert.tokenizer import check_model, special_id
 from minibert.trained import as_scored, check_text, damaged, load_trained
 
 USUAL_LENGTH = 512  # for a checkpoint without a run
+Given = Literal["words", "lines", "table"]  # of the command, of a file or the prompt, with columns
+# What to do where the second text is lacking, and where there is one too many.
+ADVICE: dict[Given, tuple[str, str]] = {
+    "words": ("give it with --pair", "leave out --pair"),
+    "lines": ("write it after a tab", "leave out what stands after the tab"),
+    "table": ("name its column with --pair-column", "name the one to take with --text-column"),
+}
 
 
 class Verdict(NamedTuple):
@@ -75,15 +82,18 @@ class Classifier:
         asked = self.run.get("settings", {})
         return Wanted(*(asked.get(f"{name}_column") for name in Wanted._fields))
 
-    def classify(self, texts: Texts, names: Sequence[str] = ()) -> list[Verdict]:
+    def classify(
+        self, texts: Texts, names: Sequence[str] = (), given: Given = "words"
+    ) -> list[Verdict]:
         """The verdict on each text, or pair of texts; says how many were too long.
 
         names: what to call each text in an error; else it is TEXT 1 and so on.
+        given: how, for what an error advises.
 
         Raises:
             UserError: what `check` raises; the model's scores are NaN.
         """
-        self.check(texts, names)
+        self.check(texts, names, given)
         verdicts = []
         found = self.probabilities(self.encode(texts, "note"))  # (N, L)
         for (text, pair), row in zip(texts, found, strict=True):
@@ -92,7 +102,7 @@ class Classifier:
             verdicts.append(Verdict(text, pair, label, by_label[label], by_label))
         return verdicts
 
-    def check(self, texts: Texts, names: Sequence[str] = ()) -> None:
+    def check(self, texts: Texts, names: Sequence[str], given: Given) -> None:
         """Raises UserError: a text is empty or no Unicode, stands alone where the model takes
         pairs, or the other way round."""
         names = names or [f"TEXT {i}" if len(texts) > 1 else "" for i in range(1, len(texts) + 1)]
@@ -104,12 +114,12 @@ class Classifier:
             if self.takes_pairs and pair is None:
                 raise UserError(
                     f"{at}the model was trained on pairs of texts, but there is no second text; "
-                    "give it with --pair, or in a file after a tab"
+                    f"{ADVICE[given][0]}"
                 )
             if self.takes_pairs is False and pair is not None:
                 raise UserError(
-                    f"{at}the model was trained on single texts, but there is a second text"
-                    + (" after a tab" if name else "")
+                    f"{at}the model was trained on single texts, but there is a second text; "
+                    f"{ADVICE[given][1]}"
                 )
 
     def encode(self, texts: Texts, what: str) -> Encodings:
@@ -163,7 +173,7 @@ def load_classifier(name: str, device: str | None = None) -> Classifier:
 def check_texts(classifier: Classifier, texts: TextSet) -> None:
     """Raises UserError for the first labelled text of a file that a model cannot be scored on."""
     names, labels = lines_of(texts), classifier.labels
-    classifier.check(texts_of(texts.examples), names)
+    classifier.check(texts_of(texts.examples), names, "table")
     for example, name in zip(texts.examples, names, strict=True):
         if example.label not in labels:
             raise UserError(

@@ -17,7 +17,7 @@ from minibert.errors import UserError
 from minibert.words import add_columns, add_device, add_json, add_model, directory_for, to_json
 
 if TYPE_CHECKING:
-    from minibert.cls.classify import Classifier, Verdict
+    from minibert.cls.classify import Classifier, Given, Verdict
     from minibert.cls.columns import Wanted
     from minibert.cls.encoding import Texts
     from minibert.cls.probe import Case
@@ -55,8 +55,8 @@ def add_classify(commands: Any) -> None:
     )  # fmt: skip
     words.add_argument(
         "--file", metavar="FILE", help="one text a line, of a pair the two with a tab between; - "
-        "reads stdin; or, by the ending of its name, a table (.tsv, .csv, .jsonl) as train_cls.py "
-        "reads it, without labels if need be"
+        f"reads stdin; or, by the ending of its name, a table ({', '.join(TABLES)}) as "
+        "train_cls.py reads it, without labels if need be"
     )  # fmt: skip
     add_columns(words, ("text", "pair"), AS_TRAINED)
     add_json(words, ": a list, an entry for each text; where it asks, one object a line")
@@ -82,12 +82,11 @@ def add_probe_case(commands: Any) -> None:
     probe.set_defaults(run=_probe_case)
 
 
-def wanted_of(args: argparse.Namespace, classifier: Classifier) -> Wanted:
-    """The columns that are asked for; those that are not, as they were in training."""
+def asked_columns(args: argparse.Namespace) -> Wanted:
+    """The columns that the flags name."""
     from minibert.cls.columns import Wanted
 
-    asked = (getattr(args, f"{name}_column", None) for name in Wanted._fields)
-    return Wanted(*(a or b for a, b in zip(asked, classifier.columns, strict=True)))
+    return Wanted(*(getattr(args, f"{name}_column", None) for name in Wanted._fields))
 
 
 # classify
@@ -101,13 +100,18 @@ def _classify(args: argparse.Namespace) -> int:
             f"give one --pair for each TEXT: TEXT is there {len(args.texts)} times, --pair "
             f"{len(args.pair)}"
         )
-    if (args.text_column or args.pair_column) and not args.file:
-        raise UserError("--text-column and --pair-column are for the table that --file names")
+    if (args.text_column or args.pair_column) and not is_table(args.file):
+        raise UserError(
+            "--text-column and --pair-column are for a table that --file names "
+            f"({', '.join(TABLES)})"
+        )
     from minibert.cls.classify import load_classifier
 
     classifier = load_classifier(args.model, args.device)
     if args.file:
-        verdicts = classifier.classify(*read_file(args.file, wanted_of(args, classifier)))
+        verdicts = classifier.classify(
+            *read_file(args.file, asked_columns(args), classifier.columns)
+        )
     elif args.texts:
         pairs = args.pair or [None] * len(args.texts)
         verdicts = classifier.classify([*zip(args.texts, pairs, strict=True)])
@@ -116,29 +120,37 @@ def _classify(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json([verdict._asdict() for verdict in verdicts]))
     elif len(verdicts) == 1:
-        print("\n".join(described(verdicts[0])))
+        print("\n".join(verdict_lines(verdicts[0])))
     else:
-        print("\n".join(table(verdicts)))
+        print("\n".join(verdict_table(verdicts)))
     return 0
 
 
-def read_file(name: str, wanted: Wanted) -> tuple[Texts, list[str]]:
-    """The texts of a table, or of a file or stdin with one a line, and where each stands; blank
-    lines are left out. wanted: columns, of a table."""
-    if Path(name).suffix.lower() in TABLES:
+def is_table(name: str | None) -> bool:
+    """Whether a file, by the ending of its name, has columns."""
+    return Path(name or "").suffix.lower() in TABLES
+
+
+def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[str], Given]:
+    """The texts of a table, or of a file or stdin with one a line, where each stands and how they
+    are given; blank lines are left out. asked, trained: columns, see `asked_or_trained`."""
+    if is_table(name):
         from minibert.cls.classify import lines_of
         from minibert.cls.reading import read_texts
+        from minibert.cls.sets import asked_or_trained
         from minibert.cls.task import texts_of
 
+        wanted = asked_or_trained(name, asked, trained)
         found = read_texts(name, wanted._replace(label=None), labelled=False)
         print(found.summary(), file=sys.stderr)
-        return texts_of(found.examples), lines_of(found)
+        return texts_of(found.examples), lines_of(found), "table"
     from minibert.prompt import read_input
 
     lines = read_input(name, "one text a line").replace("\r\n", "\n").split("\n")
     what = "stdin" if name == "-" else name
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    return [split_pair(line) for _, line in numbered], [f"{what}, line {i}" for i, _ in numbered]
+    where = [f"{what}, line {i}" for i, _ in numbered]
+    return [split_pair(line) for _, line in numbered], where, "lines"
 
 
 def split_pair(line: str) -> tuple[str, str | None]:
@@ -155,17 +167,17 @@ def ask_on(classifier: Classifier, as_json: bool) -> int:
         text, pair = split_pair(line)
         if classifier.takes_pairs and pair is None and sys.stdin.isatty():
             pair = next_line("text", "second?")
-        [verdict] = classifier.classify([(text, pair)])
+        [verdict] = classifier.classify([(text, pair)], given="lines")
         if as_json:
             print(json.dumps(verdict._asdict(), ensure_ascii=False))
         else:
-            print("\n".join(described(verdict)))
+            print("\n".join(verdict_lines(verdict)))
 
     kinds = f"One text after the other, to be told apart as {', '.join(classifier.labels)}"
     return converse(kinds, "text", reply)
 
 
-def described(verdict: Verdict) -> list[str]:
+def verdict_lines(verdict: Verdict) -> list[str]:
     """A verdict for people: a few aligned lines."""
     others = sorted(verdict.probabilities.items(), key=lambda item: -item[1])
     others = [(label, p) for label, p in others if label != verdict.label]
@@ -178,7 +190,7 @@ def described(verdict: Verdict) -> list[str]:
     ]
 
 
-def table(verdicts: Sequence[Verdict]) -> list[str]:
+def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
     """A line a text."""
     width = max(len(verdict.label) for verdict in verdicts)
     return [f"{v.label:{width}}  {v.probability:.4f}  {shown(v.text, v.pair)}" for v in verdicts]
@@ -204,7 +216,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     if args.metric:
         raise UserError(f"--metric is for questions; {args.model} tells classes of texts apart")
     classifier = load_classifier(args.model, args.device)
-    texts = read_dev(args.data, wanted_of(args, classifier), classifier.trained_on)
+    texts = read_dev(args.data, asked_columns(args), classifier.columns, classifier.trained_on)
     check_texts(classifier, texts)
     task = ClsTask(classifier.tokenizer, classifier.settings, classifier.labels, texts)
     say_cut(texts.path.name, task.dev_encoded, classifier.settings)
@@ -224,7 +236,7 @@ def _probe_case(args: argparse.Namespace) -> int:
 
     out = directory_for(args.out)
     classifier = load_classifier(args.model, args.device)
-    texts = read_dev(args.data, wanted_of(args, classifier), classifier.trained_on)
+    texts = read_dev(args.data, asked_columns(args), classifier.columns, classifier.trained_on)
     cases = probe(classifier, texts, args.seed)
     lines = report(cases, classifier.lower_cases)
     print(to_json(facts_of(cases)) if args.json else "\n".join(lines), flush=True)

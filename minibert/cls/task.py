@@ -24,9 +24,9 @@ from minibert.cls.confusion import picture
 from minibert.cls.encoding import Encodings, Texts, encode
 from minibert.cls.metrics import Scores, score
 from minibert.cls.reading import Example, TextSet
-from minibert.inference import N_FAILURES, Floats, outputs
+from minibert.inference import Floats, outputs
 from minibert.model import BertForSequenceClassification
-from minibert.report import on_one_line, say
+from minibert.report import N_FAILURES, on_one_line, say
 from minibert.tokenizer import save_tokenizer, special_id
 
 EVALUATION_BATCH = 64

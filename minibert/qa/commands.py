@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from minibert.errors import UserError
 from minibert.metrics import Metric, score_all
-from minibert.words import add_device, add_json, add_model, table, to_json
+from minibert.words import add_device, add_json, add_model, score_table, to_json
 
 if TYPE_CHECKING:
     from minibert.qa.reading import QuestionSet
@@ -184,7 +184,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(score.as_dict() | {"missing": score.missing, "unknown": score.unknown}))
     else:
-        print(table(score.as_dict(), digits=2))
+        print(score_table(score.as_dict(), digits=2))
     return 0
 
 

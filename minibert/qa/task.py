@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from minibert.batches import pad
 from minibert.config import BertConfig
-from minibert.inference import N_FAILURES, Floats, outputs
+from minibert.inference import Floats, outputs
 from minibert.metrics import Metric, Score, score_all
 from minibert.model import BertForQuestionAnswering, SpanLogits
 from minibert.qa.decoding import Prediction, decode, find_best_threshold
 from minibert.qa.reading import QuestionSet
 from minibert.qa.windows import Windows, make_windows
+from minibert.report import N_FAILURES
 from minibert.tokenizer import check_model, save_tokenizer, special_id
 
 EVALUATION_BATCH = 32
