@@ -62,12 +62,31 @@ def test_what_splits_or_numbers_the_texts_is_no_label(tmp_path: Path) -> None:
         rows = [(text, "val" if i % 8 else "train", label) for i, (text, label) in enumerate(FILMS)]
         texts = read_texts(write(tmp_path, table([header, *rows], ",")))
         assert pairs(texts) == FILMS and "label: column 3 'verdict'" in texts.summary()
-    # Of two columns it can be nothing else.
-    for header in (("text", "author"), ("source", "mood")):
-        assert pairs(read_texts(write(tmp_path, table([header, *MOODS], ",")))) == MOODS
-    with pytest.raises(UserError, match="10 different values in 10 texts, so it is no class"):
-        check_classes(read_texts(write(tmp_path, lines([(f"i{i}", t) for i, (t, _) in enumerate(
-            MOODS)], "id", "text"))))  # fmt: skip
+    # Not even where it is the only column beside the text, or the only one that could be the text.
+    for header in (("text", "split"), ("text", "author"), ("sentence", "idx")):
+        path = write(tmp_path, table([header, *MOODS], ","))
+        with pytest.raises(UserError, match="no column can be the label; name it with --label-col"):
+            read_texts(path)
+        assert pairs(read_texts(path, Wanted(label=header[1]))) == MOODS
+        assert len(read_texts(path, labelled=False).examples) == len(MOODS)
+    path = write(tmp_path, table([("source", "label"), *MOODS], ","))
+    with pytest.raises(UserError, match="which column holds the text is not clear"):
+        read_texts(path)
+
+
+def test_a_pair_is_found_by_name_or_asked_for_and_never_guessed(tmp_path: Path) -> None:
+    rows = [(f"the name is {i}", text, label) for i, (text, label) in enumerate(FILMS)]
+    says = (
+        r"column holds the text is not clear; name it with --text-column \(of a pair the second "
+        r"with --pair-column\), .* and column 1{0} or column 2{1} could be it"
+    )
+    for header, names in (([], ("", "")), ([("who", "said", "label")], (" 'who'", " 'said'"))):
+        path = write(tmp_path, table([*header, *rows], "\t"))
+        with pytest.raises(UserError, match=says.format(*names)):
+            read_texts(path)
+        assert pairs(read_texts(path, Wanted(text="2"))) == FILMS
+        pair = read_texts(path, Wanted(text="1", pair="2")).examples[0]
+        assert (pair.text, pair.pair) == rows[0][:2]
 
 
 def test_several_columns_that_could_be_the_label_are_asked_for(tmp_path: Path) -> None:

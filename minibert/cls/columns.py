@@ -7,9 +7,10 @@ Between `tables.py` and `reading.py`. It is found out in this order, see `find_c
 3. By name: the label first, then two texts or one, each by the first name in the lists below that
    the table has. Who asks for the text alone gets no pair.
 4. By content, for what is missing still: the label is the column whose values come again and again,
-   the text one of several words; a column that is left alone beside the texts is the label.
+   the text the one of several words; a column that is left alone is what is missing. No pair is
+   found so, and no column with a name that says it is neither, `ASIDE`.
 
-Where that leaves several columns, none is taken: the user is asked to name it.
+Where the content leaves several columns, none is taken: the user is asked to name it.
 """
 
 from __future__ import annotations
@@ -247,38 +248,35 @@ def by_content(
 
     def unclear(what: str, could: Sequence[int]) -> UserError:
         several = " or ".join(called(i, names) for i in could)
+        pair_too = " (of a pair the second with --pair-column)" if what == "text" else ""
         return UserError(
             f"{table.path}: which column holds the {what} is not clear; name it with "
-            f"--{what}-column, for there are {there}"
+            f"--{what}-column{pair_too}, for there are {there}"
             + (f", and {several} could be it" if several else "")
         )
 
     text, pair, label = found
-    left = [i for i in range(width) if i not in found]
-    free = [i for i in left if i not in aside]
-    if label is None and len(left) > 1 and (labelled or text is None):
+    free = [i for i in range(width) if i not in found and i not in aside]
+    if label is None and len(free) > 1 and (labelled or text is None):
         labels = labels_by_content(rows, free)
         if labelled and len(labels) > 1:
             raise unclear("label", labels)
         label = labels[0] if len(labels) == 1 else None
-    left = [i for i in left if i != label]
-    if text is None and len(left) == 1:
-        [text] = left
+    free = [i for i in free if i != label]
     if text is None:
-        texts = texts_by_content(rows, [i for i in free if i != label])
-        if not texts or len(texts) > (2 if pair is None else 1):
+        texts = free if len(free) == 1 else texts_by_content(rows, free)
+        if len(texts) != 1:
             raise unclear("text", texts)
-        text, *rest = texts
-        pair = rest[0] if rest else pair
+        [text] = texts
     if label is None and labelled:
-        left = [i for i in left if i not in (text, pair)]
-        if len(left) != 1:
+        free = [i for i in free if i != text]
+        if len(free) != 1:
             taken = " and ".join(called(i, names) for i in (text, pair) if i is not None)
             raise UserError(
                 f"{table.path}: beside the text ({taken}) no column can be the label; name it with "
                 f"--label-column, for there are {there}"
             )
-        [label] = left
+        [label] = free
     return Places(text, pair, label)
 
 
