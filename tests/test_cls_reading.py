@@ -11,6 +11,7 @@ import pytest
 from labelled import ROWS, lines, pairs, table
 
 from minibert.cls.columns import Wanted
+from minibert.cls.commands import read_file
 from minibert.cls.reading import (
     Example,
     check_classes,
@@ -254,6 +255,35 @@ def test_a_test_set_may_have_no_labels(write: Write) -> None:
         assert again.examples == test.examples
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\na b,\nc d, \n",
+        "text,label\na b,pos\nc d,\n",
+        '{"text": "a b", "label": null}\n{"text": "c d", "label": ["pos"]}\n',
+        "label,text\npos,a b\nneg,c d\n",
+        "text\na b\nc d\n",
+    ],
+)
+def test_labels_that_nobody_asks_for_are_not_read(write: Write, content: str) -> None:
+    for wanted in (None, Wanted(text="text"), Wanted(label="label"), Wanted(label="no such")):
+        texts = read_texts(write(content), wanted, labelled=None)
+        assert pairs(texts) == [("a b", None), ("c d", None)]
+        assert texts.columns.label is None and "label" not in texts.summary()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_a_table_to_classify_needs_no_labels(write: Write, ending: str) -> None:
+    rows = [("a b", ""), ("c d", "pos"), ("e f", "")]
+    content = table([("text", "label"), *rows], "," if ending == "csv" else "\t")
+    if ending == "jsonl":
+        content = lines([(text, [label]) for text, label in rows], "text", "label")
+    path = write(content, f"some.{ending}")
+    texts, where = read_file(str(path), Wanted(label="label"))
+    assert texts == [(text, None) for text, _ in rows]
+    assert where[1] == f"{path}, line {2 if ending == 'jsonl' else 3}"
+
+
 def test_a_label_that_the_training_set_lacks_is_named_with_its_line(write: Write) -> None:
     train = read_texts(write(table([("sentence", "label"), *ROWS], "\t")))
     dev = read_texts(write("sentence\tlabel\none\tpos\ntwo\tmixed\n", "dev.tsv"), like=train)
@@ -300,6 +330,10 @@ HEAD = "sentence\tlabel\n"
         ('{"text": "a b", "label": 1}\n{"text": "c"\n', "line 2: this is no JSON"),
         ('{"text": "a b", "label": 1}\n[1]\n', "line 2: an object was expected"),
         ('{"text": "a b", "label": 1}\n{"text": "c d"}\n', "line 2: the label .* is missing"),
+        (
+            '{"text": "a b", "label": 1}\n{"text": "c", "label": NaN}\n',
+            "2: the label .* is missing",
+        ),
         ('{"text": "a b", "label": 1}\n{"label": 0}\n', "line 2: the text .* is missing"),
         (
             '{"text": "a b", "label": 1}\n{"text": 7, "label": 0}\n',

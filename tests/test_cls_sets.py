@@ -84,6 +84,19 @@ def test_what_is_held_out_is_said_and_written_down(tmp_path: Path) -> None:
         halves(tmp_path, [("one", "a"), ("two", "b")])
 
 
+def test_a_column_of_no_classes_is_said_to_be_that_where_a_tenth_is_held_out(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = write(
+        tmp_path, table([("text", "label"), *((f"t {i}", f"x{i}") for i in range(50))], ",")
+    )
+    with pytest.raises(
+        UserError, match=r"label \(column 2 'label'\) has 50 different values in 50"
+    ):
+        read_sets({"train": str(path)})
+    assert "data: 50 texts; text: column 1 'text', label: column 2" in capsys.readouterr().err
+
+
 def test_one_is_one(tmp_path: Path) -> None:
     assert (
         read_texts(write(tmp_path, "text\tlabel\none\ta\n"))
@@ -121,6 +134,9 @@ def test_dev_and_test_are_read_as_train_is(tmp_path: Path) -> None:
         (["a", "b"], True, ""),
         (["-1", "-1"], False, ""),
         (["a", "c"], False, "test.tsv, line 3: the label 'c' does not occur in"),
+        (["", " "], False, ""),
+        (["a", ""], False, "test.tsv, line 3: the label is empty; the test set is predicted, but"),
+        (["", "a"], False, "test.tsv, line 2: the label is empty; the test set is predicted, but"),
     ],
 )
 def test_the_labels_of_a_test_set_are_kept_if_they_are_known(

@@ -100,7 +100,7 @@ def test_keys_are_those_of_all_objects(tmp_path: Path) -> None:
             r"line 2: this row has 1 column where .* line end, inside a text \(quotes do not help",
         ),
         ('"a\tb",1\n"c d",0\n', r"line 2: .*quotes do not help in TSV"),
-        ('{"text": "a b", "label": 1}\n{"text": "c d", "label": NaN}\n', "line 2: .* is missing"),
+        ('{"text": "a b", "label": 1}\n{"text": NaN, "label": 0}\n', "line 2: .* is missing"),
         ('{"text": {"a": "b"}, "label": 1}\n', "must be a string, not an object; mend it"),
         ('{"text": "a b", "label": [1]}\n', "must be a string, not a list; mend it"),
         ('{"text": true, "label": 1}\n', "must be a string, not true or false; mend it"),

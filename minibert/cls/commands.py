@@ -130,7 +130,7 @@ def read_file(name: str, wanted: Wanted) -> tuple[Texts, list[str]]:
         from minibert.cls.reading import read_texts
         from minibert.cls.task import texts_of
 
-        found = read_texts(name, wanted._replace(label=None), labelled=False)
+        found = read_texts(name, wanted, labelled=None)
         print(found.summary(), file=sys.stderr)
         return texts_of(found.examples), lines_of(found)
     from minibert.prompt import read_input

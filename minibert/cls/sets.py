@@ -56,13 +56,20 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
 
 
 def with_known_labels(test: TextSet, train: TextSet) -> TextSet:
-    """A test set, without labels where one of them is none of the training set's.
+    """A test set, without labels where a text has none, or one that is none of the training set's.
 
     Stand-ins, one for all texts, as -1, are left out in silence.
     """
-    unknown = unknown_label(test, train) if test.has_labels else None
+    unknown = unknown_label(test, train)
     if unknown is None:
         return test
+    if unknown.label is None:
+        if test.labels:
+            say(
+                f"note: {test.path}, line {unknown.line}: the label is empty; the test set is "
+                "predicted, but not scored"
+            )
+        return without_labels(test)
     if len(test.labels) > 1:
         say(
             f"note: {test.path}, line {unknown.line}: the label {unknown.label!r} does not occur "
