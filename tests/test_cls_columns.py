@@ -13,6 +13,7 @@ from minibert.cls.reading import Example, check_classes, read_texts
 from minibert.errors import UserError
 
 FILMS = [(f"a film, number {i}", str(i % 2)) for i in range(30)]
+GUESSED = "; the first row taken for a header (if it is none, give columns by number); text: column"
 MOODS = [(f"some text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 
@@ -37,10 +38,39 @@ def test_a_header_that_only_its_content_tells_is_one_and_it_is_said(
 ) -> None:
     texts = read_texts(write(tmp_path, table([header, *rows], ",")))
     assert pairs(texts) == expected
-    assert "; the first row taken for a header; text: column" in texts.summary()
-    usual = read_texts(write(tmp_path, table([("text", "mood"), *MOODS], ",")))
+    assert GUESSED in texts.summary()
+    # One usual name is not enough to be sure, two are.
+    half = read_texts(write(tmp_path, table([("text", "mood"), *MOODS], ",")))
+    assert pairs(half) == MOODS and GUESSED in half.summary()
+    usual = read_texts(write(tmp_path, table([("text", "label"), *MOODS], ",")))
     assert "header" not in usual.summary()
     assert "header" not in read_texts(write(tmp_path, lines(MOODS, "x", "y"))).summary()
+
+
+@pytest.mark.parametrize("first", [("what a film", "rare"), ("review", "rare")])
+def test_columns_by_number_overrule_a_header_that_is_only_guessed(
+    tmp_path: Path, first: tuple[str, str]
+) -> None:
+    path = write(tmp_path, table([first, *MOODS], "\t"))
+    guessed = read_texts(path)
+    assert pairs(guessed) == MOODS and GUESSED in guessed.summary()
+    for wanted in (Wanted(text="1"), Wanted(label="2"), Wanted(text="1", label="2")):
+        texts = read_texts(path, wanted)
+        assert pairs(texts) == [first, *MOODS]
+        assert "; no header (if the first row is one, give columns by name); " in texts.summary()
+        # Another file is read like it, and its first row is none either.
+        assert pairs(read_texts(path, wanted, like=texts)) == [first, *MOODS]
+        known = read_texts(write(tmp_path, table([("text", "label"), *MOODS], "\t"), "k"), wanted)
+        assert pairs(known) == MOODS
+    assert pairs(read_texts(path, Wanted(text=first[0]))) == MOODS
+    # But a class "label" that is there once is none.
+    path = write(tmp_path, table([("said", "label"), *MOODS], "\t"))
+    assert pairs(read_texts(path, Wanted(text="1", label="2"))) == MOODS
+
+
+def test_a_label_that_is_called_like_a_column_of_labels_is_no_header(tmp_path: Path) -> None:
+    rows = [(f"is it {i}?", "yn"[i % 2]) for i in range(30)]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == rows
 
 
 def test_a_first_row_that_reads_like_the_others_is_none(tmp_path: Path) -> None:

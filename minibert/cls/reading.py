@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from minibert.cls.columns import (
-    USUAL,
     Columns,
     Wanted,
     as_text,
@@ -86,8 +85,10 @@ class TextSet:
             found += [f"label: {c.called(c.label)}", f"{classes}{shown}"]
         taken = "" if self.part == "all" else f" ({TAKEN[self.part]})"
         header = "" if c.names else "no header; "
-        if c.names and self.layout != "jsonl" and not USUAL & {name.lower() for name in c.names}:
-            header = "the first row taken for a header; "
+        if c.is_guess:
+            header = "the first row taken for a header (if it is none, give columns by number); "
+            if not c.names:
+                header = "no header (if the first row is one, give columns by name); "
         texts = "text" if n == 1 else "texts"
         if c.pair is not None:
             texts = "pair of texts" if n == 1 else "pairs of texts"
@@ -179,7 +180,7 @@ def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool)
             columns, wanted = columns._replace(label=None), wanted._replace(label=None)
     used = [columns.text, columns.pair, columns.label]
     if columns.names is None:
-        has_header = table.keys or is_header(table, header, Wanted())
+        has_header = table.keys or is_header(table, header, wanted)
         is_same = not has_header and all(c is None or c < len(header) for c in used)
         asked = [None if c is None else str(c + 1) for c in used]
     else:
