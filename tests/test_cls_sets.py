@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,24 @@ def test_a_data_set_of_another_kind_is_refused_before_it_is_fetched(
 def test_a_directory_without_texts_to_train_on_says_so(tmp_path: Path) -> None:
     settings = folder_of(tmp_path, dev=TRAIN)
     (tmp_path / "train.tsv.gz").touch()
-    with pytest.raises(UserError, match=r"holds no train\*\.tsv, only dev\.tsv; name the file to"):
+    says = (
+        r"holds no train\*\.tsv \(or \.csv, \.jsonl, \.json, \.txt\) but train\.tsv\.gz, to be "
+        r"unpacked, only dev\.tsv; name the file to"
+    )
+    with pytest.raises(UserError, match=says):
         read_sets(settings)
+    (tmp_path / "dev.tsv").unlink()
+    with pytest.raises(UserError, match=r"but train\.tsv\.gz, to be unpacked; name a directory"):
+        read_sets(settings)
+
+
+def test_nothing_is_said_of_a_file_that_cannot_be_read(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, gzip.compress(b"text\tlabel\n"), "train.tsv.gz")
+    with pytest.raises(UserError, match="it is packed"):
+        read_sets({"train": str(path)})
+    assert capsys.readouterr().err == ""
+    read_sets({"train": str(write(tmp_path, table([("text", "label"), *TRAIN], "\t")))})
+    assert capsys.readouterr().err.startswith("no texts to score on are named: a tenth, drawn by")
 
 
 def test_a_placed_file_with_another_number_of_texts_is_refused(

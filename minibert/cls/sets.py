@@ -22,7 +22,7 @@ from minibert.cls.reading import (
     without_labels,
 )
 from minibert.errors import UserError
-from minibert.parts import find_files, shares
+from minibert.parts import find_files, say_shared, shares
 from minibert.report import say
 
 SHOWN = 20  # classes, by name
@@ -38,7 +38,7 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     """
     parts = ("train", "dev", "test")
     files = find_files(settings, datasets.ARCHIVES, parts=parts, suffixes=SUFFIXES)
-    shared = shares(files, "texts", f"{TAKEN['dev']}, of the texts")
+    shared = shares(files)
     wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
     sets: dict[str, TextSet] = {}
     for part in sorted(shared, key=lambda part: part != "train"):  # the others are read like it
@@ -46,6 +46,8 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
         texts = read_texts(
             path, wanted, labelled=part != "test", like=sets.get("train"), part=share
         )
+        if part == "train":
+            say_shared(files, "texts", f"{TAKEN['dev']}, of the texts")
         sets[part] = with_known_labels(texts, sets["train"]) if part == "test" else texts
         say(sets[part].summary())
         check_count(settings.get("data"), part, texts)
