@@ -182,7 +182,34 @@ def test_the_second_text_may_be_asked_for_alone(tmp_path: Path) -> None:
         read_texts(two, Wanted(pair="label"))
 
 
-def test_equal_numbers_are_one_label(tmp_path: Path) -> None:
+def test_the_text_beside_a_pair_that_is_asked_for_is_found_by_name(tmp_path: Path) -> None:
+    header = ("remark", "text", "title", "label")
+    rows = [(f"no remark {i}", text, f"a title {i}", mood) for i, (text, mood) in enumerate(MOODS)]
+    texts = read_texts(write(tmp_path, table([header, *rows], ",")), Wanted(pair="title"))
+    assert pairs(texts) == MOODS and texts.examples[0].pair == "a title 0"
+
+
+def test_of_two_rows_what_differs_is_no_label(tmp_path: Path) -> None:
+    rows = [("x1", "some text", "a"), ("x2", "another text", "a")]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == [row[1:] for row in rows]
+
+
+def test_a_first_row_that_counts_is_a_header_only_over_texts(tmp_path: Path) -> None:
+    rows = [("0", "1"), ("up", "0"), ("down", "1"), ("left", "0")]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == rows
+
+
+def test_a_text_that_is_its_columns_name_leaves_it_the_header(tmp_path: Path) -> None:
+    rows = [("review", "bad"), ("film", "good"), ("a film", "bad"), ("so so", "good")]
+    assert pairs(read_texts(write(tmp_path, table([("review", "mood"), *rows], "\t")))) == rows
+
+
+def test_of_columns_of_single_words_the_longest_are_the_texts(tmp_path: Path) -> None:
+    rows = [(f"u{i}", f"excellent{i}", f"x{i}", str(i % 2)) for i in range(10)]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == [row[1::2] for row in rows]
+
+
+def test_whole_numbers_are_one_label_with_or_without_their_zeros(tmp_path: Path) -> None:
     mixed = [("a b", 1), ("c d", 1.0), ("e f", 0), ("g h", "0.0"), ("i j", 2.5), ("k l", "2.50")]
     texts = read_texts(write(tmp_path, lines(mixed, "text", "label")))
     assert [label for _, label in pairs(texts)] == ["1", "1", "0", "0", "2.5", "2.50"]

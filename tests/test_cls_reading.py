@@ -245,6 +245,14 @@ def test_the_dev_set_is_read_like_the_training_set(write: Write) -> None:
         read_texts(write(table(paired, "\t"), "dev"), like=bare)
 
 
+def test_a_name_that_is_there_twice_is_asked_for(write: Write) -> None:
+    rows = [(f"a text {i}", f"another {i}", "ab"[i % 2]) for i in range(9)]
+    train = read_texts(write(table([("said", "mood"), *(row[1:] for row in rows)], ",")))
+    path = write(table([("said", "said", "mood"), *rows], ","), "dev.csv")
+    with pytest.raises(UserError, match="column 1 'said' or column 2 'said' could be it"):
+        read_texts(path, like=train)
+
+
 def test_a_test_set_may_have_no_labels(write: Write) -> None:
     train = read_texts(write(table([("sentence", "label"), *ROWS], "\t")))
     test = read_texts(write("index\tsentence\n0\tone text\n1\tanother\n", "t"), labelled=False)

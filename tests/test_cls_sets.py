@@ -72,6 +72,9 @@ def test_the_only_text_of_a_class_is_trained_on(tmp_path: Path) -> None:
     assert len(dev.examples) == 10 and dev.labels == ["a", "b"]
     assert {label for _, label in rare} <= set(train.labels)
     read_sets({"data": str(train.path)})
+    # Nor are both texts of a class held out.
+    train, dev = halves(tmp_path, [(f"text {i}", f"class {i // 2}") for i in range(600)])
+    assert len(train.labels) == 300 and len(dev.labels) == len(dev.examples) == 60
 
 
 def test_what_is_held_out_is_said_and_written_down(tmp_path: Path) -> None:
