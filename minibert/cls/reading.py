@@ -172,21 +172,34 @@ def part_of(texts: TextSet, part: Part) -> TextSet:
 
 
 def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool) -> Wanted:
-    """The columns of another file as this one has them; `wanted` where it has not."""
+    """What to ask another file for, to read it like one with these columns.
+
+    It has the same if each of their names stands in it once; or, where they have no names, if it
+    has none either and is wide enough. Else it is asked for what is `wanted`. Of a test set that
+    has no label's column the others are held against it.
+    """
     header = first_row(table)
-    if not labelled and columns.label is not None:  # a test set has perhaps none
-        names, last = columns.names, max(c for c in columns[1:] if c is not None)
-        if (names[columns.label] not in header) if names else len(header) <= last:
-            columns, wanted = columns._replace(label=None), wanted._replace(label=None)
+    if not labelled and lacks_label(header, columns):
+        columns, wanted = columns._replace(label=None), wanted._replace(label=None)
     used = [columns.text, columns.pair, columns.label]
-    if columns.names is None:
-        has_header = table.keys or is_header(table, header, wanted)
-        is_same = not has_header and all(c is None or c < len(header) for c in used)
-        asked = [None if c is None else str(c + 1) for c in used]
-    else:
+    if columns.names is not None:
         asked = [None if c is None else columns.names[c] for c in used]
         is_same = all(name is None or header.count(name) == 1 for name in asked)
+    else:
+        asked = [None if c is None else str(c + 1) for c in used]
+        has_header = bool(table.keys) or is_header(table, header, wanted)
+        is_same = not has_header and all(c is None or c < len(header) for c in used)
     return Wanted(*asked) if is_same else wanted
+
+
+def lacks_label(header: Sequence[str], columns: Columns) -> bool:
+    """Whether a file has no column for the label: none of its name or, where the columns have no
+    names, fewer than there would be with it."""
+    if columns.label is None:
+        return False
+    if columns.names is not None:
+        return columns.names[columns.label] not in header
+    return len(header) <= max(columns.text, columns.pair or 0, columns.label)
 
 
 def read_row(row: Row, columns: Columns, path: Path, labelled: bool) -> Example:
