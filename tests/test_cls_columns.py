@@ -44,6 +44,8 @@ def test_a_header_that_only_its_content_tells_is_one_and_it_is_said(
     assert pairs(half) == MOODS and GUESSED in half.summary()
     usual = read_texts(write(tmp_path, table([("text", "label"), *MOODS], ",")))
     assert "header" not in usual.summary()
+    numbered = table([("index", "sentence"), *((i, t) for i, (t, _) in enumerate(MOODS))], "\t")
+    assert "header" not in read_texts(write(tmp_path, numbered), labelled=False).summary()
     assert "header" not in read_texts(write(tmp_path, lines(MOODS, "x", "y"))).summary()
 
 

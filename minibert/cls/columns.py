@@ -158,11 +158,12 @@ def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
 
 
 def has_known_names(first: list[str], wanted: Wanted) -> bool:
-    """Whether the first row has a name that is asked for, or usual ones for a text and a label."""
+    """Whether the first row has a name that is asked for, or usual ones for a text and for a label
+    or something else beside it (GLUE's test sets: "index", "sentence")."""
     lowered = {cell.lower() for cell in first}
     if any(name.lower() in lowered for name in wanted if name and not name.isdecimal()):
         return True
-    return bool(lowered & {*LABELS} and lowered & (USUAL - {*LABELS}))
+    return bool(lowered & {*LABELS, *ASIDE} and lowered & (USUAL - {*LABELS}))
 
 
 def is_numbered(first: list[str], below: Rows) -> bool:
