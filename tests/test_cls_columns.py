@@ -70,6 +70,14 @@ def test_columns_by_number_overrule_a_header_that_is_only_guessed(
     assert pairs(read_texts(path, Wanted(text="1", label="2"))) == MOODS
 
 
+def test_a_few_rows_are_read_like_those_whose_columns_were_given_by_number(tmp_path: Path) -> None:
+    rows = [(text, f"u{i}", mood) for i, (text, mood) in enumerate(MOODS)]
+    train = read_texts(write(tmp_path, table(rows, "\t")), Wanted(text="1"))
+    few = [("review", "u8", "good"), ("so so", "u9", "bad")]  # too few to find columns in
+    dev = read_texts(write(tmp_path, table(few, "\t"), "dev"), Wanted(text="1"), like=train)
+    assert pairs(dev) == [row[::2] for row in few]
+
+
 def test_a_label_that_is_called_like_a_column_of_labels_is_no_header(tmp_path: Path) -> None:
     rows = [(f"is it {i}?", "yn"[i % 2]) for i in range(30)]
     assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == rows
