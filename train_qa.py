@@ -19,7 +19,7 @@ from minibert.cli import guard
 from minibert.datasets import MANIFEST
 from minibert.metrics import Metric
 from minibert.model import BertForQuestionAnswering
-from minibert.parts import add_files, find_files, shares
+from minibert.parts import add_files, find_files, say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
@@ -103,10 +103,9 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
     files = find_files(settings, MANIFEST, parts=("train", "dev"), suffixes=(".json",))
-    questions = {
-        part: read_questions(path, share)
-        for part, (path, share) in shares(files, "questions", EVERY_NTH).items()
-    }
+    shared = shares(files)
+    questions = {part: read_questions(path, share) for part, (path, share) in shared.items()}
+    say_shared(files, "questions", EVERY_NTH)
     for found in questions.values():
         say(found.summary())
     return questions

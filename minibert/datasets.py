@@ -172,6 +172,8 @@ SPELLINGS = {
     "trial": "trial",
 }
 
+PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst")
+
 
 def find(
     name_or_path: str,
@@ -263,9 +265,18 @@ def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict
                 found[part] = folder / matches[0]
                 break
     if not found:
-        wanted = " or ".join(f"{part}*{suffixes[0]}" for part in parts)
-        raise UserError(f"{folder} holds no {wanted}; name a directory that does, or a file")
+        lacks = lacking(folder, parts, suffixes)
+        raise UserError(f"{lacks}; name a directory that does, or a file")
     return found
+
+
+def lacking(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> str:
+    """What a directory does not hold, and of what there is the files that are only packed."""
+    wanted = " or ".join(f"{part}*{suffixes[0]}" for part in parts)
+    others = f" (or {', '.join(suffixes[1:])})" if len(suffixes) > 1 else ""
+    packed = [path.name for path in sorted(folder.glob("*")) if path.suffix.lower() in PACKED]
+    unpack = f" but {', '.join(packed)}, to be unpacked" if packed else ""
+    return f"{folder} holds no {wanted}{others}{unpack}"
 
 
 def blob_id(path: Path) -> str:

@@ -60,8 +60,8 @@ def find_files(
         files = found | files
     if "train" not in files and settings.get("data"):
         raise UserError(
-            f"{settings['data']} holds no train*{suffixes[0]}, only {list_of(files.values())}; "
-            "name the file to train on with --train FILE"
+            f"{datasets.lacking(Path(settings['data']), ['train'], suffixes)}, only "
+            f"{list_of(files.values())}; name the file to train on with --train FILE"
         )
     if "train" not in files:
         first, *others = names
@@ -76,17 +76,21 @@ def list_of(files: Collection[Path]) -> str:
     return ", ".join(path.name for path in files)
 
 
-def shares(files: dict[str, Path], what: str, taken: str) -> dict[str, tuple[Path, Part]]:
-    """What is read of each file: all of it, unless train and dev have to share one.
-
-    what, taken: "questions" and what of the file is held out, "every 10th context"; for people.
-    """
+def shares(files: dict[str, Path]) -> dict[str, tuple[Path, Part]]:
+    """What is read of each file: all of it, unless train and dev have to share one."""
+    parts: dict[str, tuple[Path, Part]] = {part: (path, "all") for part, path in files.items()}
     if "dev" in files:
-        return {part: (path, "all") for part, path in files.items()}
-    train = files["train"]
-    say(
-        f"no {what} to score on are named: {taken} of {train.name} is held out for that (--dev "
-        "FILE names others)"
-    )
-    rest: dict[str, tuple[Path, Part]] = {part: (path, "all") for part, path in files.items()}
-    return rest | {"train": (train, "train"), "dev": (train, "dev")}
+        return parts
+    return parts | {"train": (files["train"], "train"), "dev": (files["train"], "dev")}
+
+
+def say_shared(files: dict[str, Path], what: str, taken: str) -> None:
+    """Says that train and dev share a file, if they do; called once it could be read.
+
+    what, taken: "questions" and what of the file is held out, "every 10th context".
+    """
+    if "dev" not in files:
+        say(
+            f"no {what} to score on are named: {taken} of {files['train'].name} is held out for "
+            "that (--dev FILE names others)"
+        )

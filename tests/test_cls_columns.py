@@ -13,6 +13,7 @@ from minibert.cls.reading import Example, check_classes, read_texts
 from minibert.errors import UserError
 
 FILMS = [(f"a film, number {i}", str(i % 2)) for i in range(30)]
+GUESSED = "; the first row taken for a header (if it is none, give columns by number); text: column"
 MOODS = [(f"some text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 
@@ -37,10 +38,49 @@ def test_a_header_that_only_its_content_tells_is_one_and_it_is_said(
 ) -> None:
     texts = read_texts(write(tmp_path, table([header, *rows], ",")))
     assert pairs(texts) == expected
-    assert "; the first row taken for a header; text: column" in texts.summary()
-    usual = read_texts(write(tmp_path, table([("text", "mood"), *MOODS], ",")))
+    assert GUESSED in texts.summary()
+    # One usual name is not enough to be sure, two are.
+    half = read_texts(write(tmp_path, table([("text", "mood"), *MOODS], ",")))
+    assert pairs(half) == MOODS and GUESSED in half.summary()
+    usual = read_texts(write(tmp_path, table([("text", "label"), *MOODS], ",")))
     assert "header" not in usual.summary()
+    numbered = table([("index", "sentence"), *((i, t) for i, (t, _) in enumerate(MOODS))], "\t")
+    assert "header" not in read_texts(write(tmp_path, numbered), labelled=False).summary()
     assert "header" not in read_texts(write(tmp_path, lines(MOODS, "x", "y"))).summary()
+
+
+@pytest.mark.parametrize("first", [("what a film", "rare"), ("review", "rare")])
+def test_columns_by_number_overrule_a_header_that_is_only_guessed(
+    tmp_path: Path, first: tuple[str, str]
+) -> None:
+    path = write(tmp_path, table([first, *MOODS], "\t"))
+    guessed = read_texts(path)
+    assert pairs(guessed) == MOODS and GUESSED in guessed.summary()
+    for wanted in (Wanted(text="1"), Wanted(label="2"), Wanted(text="1", label="2")):
+        texts = read_texts(path, wanted)
+        assert pairs(texts) == [first, *MOODS]
+        assert "; no header (if the first row is one, give columns by name); " in texts.summary()
+        # Another file is read like it, and its first row is none either.
+        assert pairs(read_texts(path, wanted, like=texts)) == [first, *MOODS]
+        known = read_texts(write(tmp_path, table([("text", "label"), *MOODS], "\t"), "k"), wanted)
+        assert pairs(known) == MOODS
+    assert pairs(read_texts(path, Wanted(text=first[0]))) == MOODS
+    # But a class "label" that is there once is none.
+    path = write(tmp_path, table([("said", "label"), *MOODS], "\t"))
+    assert pairs(read_texts(path, Wanted(text="1", label="2"))) == MOODS
+
+
+def test_a_few_rows_are_read_like_those_whose_columns_were_given_by_number(tmp_path: Path) -> None:
+    rows = [(text, f"u{i}", mood) for i, (text, mood) in enumerate(MOODS)]
+    train = read_texts(write(tmp_path, table(rows, "\t")), Wanted(text="1"))
+    few = [("review", "u8", "good"), ("so so", "u9", "bad")]  # too few to find columns in
+    dev = read_texts(write(tmp_path, table(few, "\t"), "dev"), Wanted(text="1"), like=train)
+    assert pairs(dev) == [row[::2] for row in few]
+
+
+def test_a_label_that_is_called_like_a_column_of_labels_is_no_header(tmp_path: Path) -> None:
+    rows = [(f"is it {i}?", "yn"[i % 2]) for i in range(30)]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == rows
 
 
 def test_a_first_row_that_reads_like_the_others_is_none(tmp_path: Path) -> None:
@@ -62,12 +102,31 @@ def test_what_splits_or_numbers_the_texts_is_no_label(tmp_path: Path) -> None:
         rows = [(text, "val" if i % 8 else "train", label) for i, (text, label) in enumerate(FILMS)]
         texts = read_texts(write(tmp_path, table([header, *rows], ",")))
         assert pairs(texts) == FILMS and "label: column 3 'verdict'" in texts.summary()
-    # Of two columns it can be nothing else.
-    for header in (("text", "author"), ("source", "mood")):
-        assert pairs(read_texts(write(tmp_path, table([header, *MOODS], ",")))) == MOODS
-    with pytest.raises(UserError, match="10 different values in 10 texts, so it is no class"):
-        check_classes(read_texts(write(tmp_path, lines([(f"i{i}", t) for i, (t, _) in enumerate(
-            MOODS)], "id", "text"))))  # fmt: skip
+    # Not even where it is the only column beside the text, or the only one that could be the text.
+    for header in (("text", "split"), ("text", "author"), ("sentence", "idx")):
+        path = write(tmp_path, table([header, *MOODS], ","))
+        with pytest.raises(UserError, match="no column can be the label; name it with --label-col"):
+            read_texts(path)
+        assert pairs(read_texts(path, Wanted(label=header[1]))) == MOODS
+        assert len(read_texts(path, labelled=False).examples) == len(MOODS)
+    path = write(tmp_path, table([("source", "label"), *MOODS], ","))
+    with pytest.raises(UserError, match="which column holds the text is not clear"):
+        read_texts(path)
+
+
+def test_a_pair_is_found_by_name_or_asked_for_and_never_guessed(tmp_path: Path) -> None:
+    rows = [(f"the name is {i}", text, label) for i, (text, label) in enumerate(FILMS)]
+    says = (
+        r"column holds the text is not clear; name it with --text-column \(of a pair the second "
+        r"with --pair-column\), .* and column 1{0} or column 2{1} could be it"
+    )
+    for header, names in (([], ("", "")), ([("who", "said", "label")], (" 'who'", " 'said'"))):
+        path = write(tmp_path, table([*header, *rows], "\t"))
+        with pytest.raises(UserError, match=says.format(*names)):
+            read_texts(path)
+        assert pairs(read_texts(path, Wanted(text="2"))) == FILMS
+        pair = read_texts(path, Wanted(text="1", pair="2")).examples[0]
+        assert (pair.text, pair.pair) == rows[0][:2]
 
 
 def test_several_columns_that_could_be_the_label_are_asked_for(tmp_path: Path) -> None:
@@ -133,7 +192,34 @@ def test_the_second_text_may_be_asked_for_alone(tmp_path: Path) -> None:
         read_texts(two, Wanted(pair="label"))
 
 
-def test_equal_numbers_are_one_label(tmp_path: Path) -> None:
+def test_the_text_beside_a_pair_that_is_asked_for_is_found_by_name(tmp_path: Path) -> None:
+    header = ("remark", "text", "title", "label")
+    rows = [(f"no remark {i}", text, f"a title {i}", mood) for i, (text, mood) in enumerate(MOODS)]
+    texts = read_texts(write(tmp_path, table([header, *rows], ",")), Wanted(pair="title"))
+    assert pairs(texts) == MOODS and texts.examples[0].pair == "a title 0"
+
+
+def test_of_two_rows_what_differs_is_no_label(tmp_path: Path) -> None:
+    rows = [("x1", "some text", "a"), ("x2", "another text", "a")]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == [row[1:] for row in rows]
+
+
+def test_a_first_row_that_counts_is_a_header_only_over_texts(tmp_path: Path) -> None:
+    rows = [("0", "1"), ("up", "0"), ("down", "1"), ("left", "0")]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == rows
+
+
+def test_a_text_that_is_its_columns_name_leaves_it_the_header(tmp_path: Path) -> None:
+    rows = [("review", "bad"), ("film", "good"), ("a film", "bad"), ("so so", "good")]
+    assert pairs(read_texts(write(tmp_path, table([("review", "mood"), *rows], "\t")))) == rows
+
+
+def test_of_columns_of_single_words_the_longest_are_the_texts(tmp_path: Path) -> None:
+    rows = [(f"u{i}", f"excellent{i}", f"x{i}", str(i % 2)) for i in range(10)]
+    assert pairs(read_texts(write(tmp_path, table(rows, "\t")))) == [row[1::2] for row in rows]
+
+
+def test_whole_numbers_are_one_label_with_or_without_their_zeros(tmp_path: Path) -> None:
     mixed = [("a b", 1), ("c d", 1.0), ("e f", 0), ("g h", "0.0"), ("i j", 2.5), ("k l", "2.50")]
     texts = read_texts(write(tmp_path, lines(mixed, "text", "label")))
     assert [label for _, label in pairs(texts)] == ["1", "1", "0", "0", "2.5", "2.50"]

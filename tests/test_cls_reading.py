@@ -11,6 +11,7 @@ import pytest
 from labelled import ROWS, lines, pairs, table
 
 from minibert.cls.columns import Wanted
+from minibert.cls.commands import read_file
 from minibert.cls.reading import (
     Example,
     check_classes,
@@ -170,17 +171,15 @@ PAIRED = [
         (("text_b", "text_a", "class"), (1, 0, 2)),
         (("question", "sentence", "label"), (0, 1, 2)),
         (("question1", "question2", "is_duplicate"), (0, 1, 2)),
-        (None, (2, 0, 1)),
-        (None, (0, 1, 2)),
     ],
 )
 def test_pairs_are_found_in_any_order(
-    write: Write, header: tuple[str, ...] | None, order: tuple[int, ...]
+    write: Write, header: tuple[str, ...], order: tuple[int, ...]
 ) -> None:
     rows = [tuple(row[i] for i in order) for row in PAIRED]
-    if header and header[0] == "text_b":
+    if header[0] == "text_b":
         rows = [(row[1], row[0], row[2]) for row in PAIRED]
-    texts = read_texts(write(table([header, *rows] if header else rows, "\t")))
+    texts = read_texts(write(table([header, *rows], "\t")))
     assert [(e.text, e.pair, e.label) for e in texts.examples] == PAIRED
     assert "4 pairs of texts" in texts.summary() and "second text: column" in texts.summary()
 
@@ -212,7 +211,7 @@ def test_columns_that_could_be_several_are_asked_for(write: Write) -> None:
     with pytest.raises(UserError, match=r"not clear; name it with --text-column.*columns 1 to 4"):
         read_texts(write(table(rows, "\t")))
     with pytest.raises(UserError, match=r"beside the text .* no column can be the label"):
-        read_texts(write(table([(f"a {i}", f"b {i}", i, f"x{i}") for i in range(9)], "\t")))
+        read_texts(write(table([(f"a {i}", i, f"x{i}") for i in range(9)], "\t")))
 
 
 def test_numbers_and_truth_values_of_json_become_names(write: Write) -> None:
@@ -246,6 +245,14 @@ def test_the_dev_set_is_read_like_the_training_set(write: Write) -> None:
         read_texts(write(table(paired, "\t"), "dev"), like=bare)
 
 
+def test_a_name_that_is_there_twice_is_asked_for(write: Write) -> None:
+    rows = [(f"a text {i}", f"another {i}", "ab"[i % 2]) for i in range(9)]
+    train = read_texts(write(table([("said", "mood"), *(row[1:] for row in rows)], ",")))
+    path = write(table([("said", "said", "mood"), *rows], ","), "dev.csv")
+    with pytest.raises(UserError, match="column 1 'said' or column 2 'said' could be it"):
+        read_texts(path, like=train)
+
+
 def test_a_test_set_may_have_no_labels(write: Write) -> None:
     train = read_texts(write(table([("sentence", "label"), *ROWS], "\t")))
     test = read_texts(write("index\tsentence\n0\tone text\n1\tanother\n", "t"), labelled=False)
@@ -254,6 +261,35 @@ def test_a_test_set_may_have_no_labels(write: Write) -> None:
     for wanted in (Wanted(), Wanted(label="label")):
         again = read_texts(test.path, wanted, labelled=False, like=train)
         assert again.examples == test.examples
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\na b,\nc d, \n",
+        "text,label\na b,pos\nc d,\n",
+        '{"text": "a b", "label": null}\n{"text": "c d", "label": ["pos"]}\n',
+        "label,text\npos,a b\nneg,c d\n",
+        "text\na b\nc d\n",
+    ],
+)
+def test_labels_that_nobody_asks_for_are_not_read(write: Write, content: str) -> None:
+    for wanted in (None, Wanted(text="text"), Wanted(label="label"), Wanted(label="no such")):
+        texts = read_texts(write(content), wanted, labelled=None)
+        assert pairs(texts) == [("a b", None), ("c d", None)]
+        assert texts.columns.label is None and "label" not in texts.summary()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_a_table_to_classify_needs_no_labels(write: Write, ending: str) -> None:
+    rows = [("a b", ""), ("c d", "pos"), ("e f", "")]
+    content = table([("text", "label"), *rows], "," if ending == "csv" else "\t")
+    if ending == "jsonl":
+        content = lines([(text, [label]) for text, label in rows], "text", "label")
+    path = write(content, f"some.{ending}")
+    texts, where, _ = read_file(str(path), Wanted(), Wanted(label="label"))
+    assert texts == [(text, None) for text, _ in rows]
+    assert where[1] == f"{path}, line {2 if ending == 'jsonl' else 3}"
 
 
 def test_a_label_that_the_training_set_lacks_is_named_with_its_line(write: Write) -> None:
@@ -302,6 +338,10 @@ HEAD = "sentence\tlabel\n"
         ('{"text": "a b", "label": 1}\n{"text": "c"\n', "line 2: this is no JSON"),
         ('{"text": "a b", "label": 1}\n[1]\n', "line 2: an object was expected"),
         ('{"text": "a b", "label": 1}\n{"text": "c d"}\n', "line 2: the label .* is missing"),
+        (
+            '{"text": "a b", "label": 1}\n{"text": "c", "label": NaN}\n',
+            "2: the label .* is missing",
+        ),
         ('{"text": "a b", "label": 1}\n{"label": 0}\n', "line 2: the text .* is missing"),
         (
             '{"text": "a b", "label": 1}\n{"text": 7, "label": 0}\n',

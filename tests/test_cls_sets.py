@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,9 @@ def test_the_only_text_of_a_class_is_trained_on(tmp_path: Path) -> None:
     assert len(dev.examples) == 10 and dev.labels == ["a", "b"]
     assert {label for _, label in rare} <= set(train.labels)
     read_sets({"data": str(train.path)})
+    # Nor are both texts of a class held out.
+    train, dev = halves(tmp_path, [(f"text {i}", f"class {i // 2}") for i in range(600)])
+    assert len(train.labels) == 300 and len(dev.labels) == len(dev.examples) == 60
 
 
 def test_what_is_held_out_is_said_and_written_down(tmp_path: Path) -> None:
@@ -82,6 +86,19 @@ def test_what_is_held_out_is_said_and_written_down(tmp_path: Path) -> None:
     assert read_texts(train.path).as_dict()["texts_taken"] == "all"
     with pytest.raises(UserError, match="too few texts to hold out a tenth to score on"):
         halves(tmp_path, [("one", "a"), ("two", "b")])
+
+
+def test_a_column_of_no_classes_is_said_to_be_that_where_a_tenth_is_held_out(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = write(
+        tmp_path, table([("text", "label"), *((f"t {i}", f"x{i}") for i in range(50))], ",")
+    )
+    with pytest.raises(
+        UserError, match=r"label \(column 2 'label'\) has 50 different values in 50"
+    ):
+        read_sets({"train": str(path)})
+    assert "data: 50 texts; text: column 1 'text', label: column 2" in capsys.readouterr().err
 
 
 def test_one_is_one(tmp_path: Path) -> None:
@@ -121,6 +138,9 @@ def test_dev_and_test_are_read_as_train_is(tmp_path: Path) -> None:
         (["a", "b"], True, ""),
         (["-1", "-1"], False, ""),
         (["a", "c"], False, "test.tsv, line 3: the label 'c' does not occur in"),
+        (["", " "], False, ""),
+        (["a", ""], False, "test.tsv, line 3: the label is empty; the test set is predicted, but"),
+        (["", "a"], False, "test.tsv, line 2: the label is empty; the test set is predicted, but"),
     ],
 )
 def test_the_labels_of_a_test_set_are_kept_if_they_are_known(
@@ -174,8 +194,24 @@ def test_a_data_set_of_another_kind_is_refused_before_it_is_fetched(
 def test_a_directory_without_texts_to_train_on_says_so(tmp_path: Path) -> None:
     settings = folder_of(tmp_path, dev=TRAIN)
     (tmp_path / "train.tsv.gz").touch()
-    with pytest.raises(UserError, match=r"holds no train\*\.tsv, only dev\.tsv; name the file to"):
+    says = (
+        r"holds no train\*\.tsv \(or \.csv, \.jsonl, \.json, \.txt\) but train\.tsv\.gz, to be "
+        r"unpacked, only dev\.tsv; name the file to"
+    )
+    with pytest.raises(UserError, match=says):
         read_sets(settings)
+    (tmp_path / "dev.tsv").unlink()
+    with pytest.raises(UserError, match=r"but train\.tsv\.gz, to be unpacked; name a directory"):
+        read_sets(settings)
+
+
+def test_nothing_is_said_of_a_file_that_cannot_be_read(tmp_path: Path, capsys: Capture) -> None:
+    path = write(tmp_path, gzip.compress(b"text\tlabel\n"), "train.tsv.gz")
+    with pytest.raises(UserError, match="it is packed"):
+        read_sets({"train": str(path)})
+    assert capsys.readouterr().err == ""
+    read_sets({"train": str(write(tmp_path, table([("text", "label"), *TRAIN], "\t")))})
+    assert capsys.readouterr().err.startswith("no texts to score on are named: a tenth, drawn by")
 
 
 def test_a_placed_file_with_another_number_of_texts_is_refused(

@@ -44,6 +44,8 @@ def test_of_comma_and_semicolon_the_one_that_gives_even_rows_is_taken(tmp_path: 
     ):
         content = "".join(f"{text}{separator}{label}\n" for text, label in rows)
         assert pairs(read_texts(write(tmp_path, content))) == rows
+    rows = [("[{noise}] so good", "1"), ("[1] is bad", "0"), ("[sic]", "1")]
+    assert pairs(read_texts(write(tmp_path, table(rows, ",")))) == rows
     unclear = write(tmp_path, "one,two;a\nthree,four;b\nfive,six;a\n")
     with pytest.raises(UserError, match="may be separated by commas or by semicolons; write the"):
         read_texts(unclear)
@@ -90,6 +92,10 @@ def test_keys_are_those_of_all_objects(tmp_path: Path) -> None:
     [
         (f"[{', '.join(OBJECTS)}]", "is a JSON array; write one object a line"),
         ("[\n" + ",\n".join(OBJECTS) + "\n]\n", "is a JSON array; write one object a line"),
+        ('[{"text": "a b", "label": 1},\n{"text": "c d", "la', "is a JSON array; write one object"),
+        ('["w1", "w2"]', "is a JSON array; write one object a line"),
+        ('["w1",\n"w2"]\n', "is a JSON array; write one object a line"),
+        ('["w1", 0]\n["w2", 1]\n', "is a JSON array; write one object a line"),
         ('{"version": "1.1", "data": [{"paragraphs": [{"qas": []}]}]}', "see train_qa.py"),
         ('{\n "data": [{"paragraphs": [{"qas" : []}]}]}', "see train_qa.py"),
         ('[{"context_id": "a", "qas": []}]', "see train_qa.py"),
@@ -100,7 +106,7 @@ def test_keys_are_those_of_all_objects(tmp_path: Path) -> None:
             r"line 2: this row has 1 column where .* line end, inside a text \(quotes do not help",
         ),
         ('"a\tb",1\n"c d",0\n', r"line 2: .*quotes do not help in TSV"),
-        ('{"text": "a b", "label": 1}\n{"text": "c d", "label": NaN}\n', "line 2: .* is missing"),
+        ('{"text": "a b", "label": 1}\n{"text": NaN, "label": 0}\n', "line 2: .* is missing"),
         ('{"text": {"a": "b"}, "label": 1}\n', "must be a string, not an object; mend it"),
         ('{"text": "a b", "label": [1]}\n', "must be a string, not a list; mend it"),
         ('{"text": true, "label": 1}\n', "must be a string, not true or false; mend it"),
@@ -120,3 +126,5 @@ def test_a_text_in_brackets_is_no_json(tmp_path: Path) -> None:
     rows = [("[a film] of note", "1"), ('["qas" : [', "0"), ("{so so}", "1")]
     content = "".join(f"{text}\t{label}\n" for text, label in [("text", "label"), *rows])
     assert pairs(read_texts(write(tmp_path, content))) == rows
+    rows = [("[{noise}] so good", "1"), ("[1] is bad", "0"), ("[sic]", "1")]
+    assert pairs(read_texts(write(tmp_path, table(rows, ",")))) == rows

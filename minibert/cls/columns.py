@@ -7,9 +7,10 @@ Between `tables.py` and `reading.py`. It is found out in this order, see `find_c
 3. By name: the label first, then two texts or one, each by the first name in the lists below that
    the table has. Who asks for the text alone gets no pair.
 4. By content, for what is missing still: the label is the column whose values come again and again,
-   the text one of several words; a column that is left alone beside the texts is the label.
+   the text the one of several words; a column that is left alone is what is missing. No pair is
+   found so, and no column with a name that says it is neither, `ASIDE`.
 
-Where that leaves several columns, none is taken: the user is asked to name it.
+Where the content leaves several columns, none is taken: the user is asked to name it.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class Columns(NamedTuple):
     text: int
     pair: int | None  # the second text
     label: int | None  # None: the texts have no labels
+    is_guess: bool = False  # whether the first row looks like a header, but may be none
 
     def called(self, column: int) -> str:
         """A column as people know it: "column 2 'sentence'"."""
@@ -123,7 +125,9 @@ def find_columns(table: Table, wanted: Wanted, *, labelled: bool) -> Columns:
     if len(set(taken)) < len(taken):
         raise UserError(f"{table.path}: text, pair and label must be columns of their own")
     assert found.text is not None
-    return Columns(names, found.text, found.pair, found.label)
+    is_guess = not table.keys and not has_known_names(first, wanted)
+    is_guess = is_guess and (has_header or is_odd(first, [row.cells for row in table.rows[1:]]))
+    return Columns(names, found.text, found.pair, found.label, is_guess)
 
 
 def first_row(table: Table) -> list[str]:
@@ -141,29 +145,49 @@ def as_text(cell: Any) -> str:
 def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
     """Whether the first row of a TSV or CSV file holds the columns' names.
 
-    It does if one of them is asked for; or if it has usual names for a text and a label; or if it
-    has one, and the cells beside it are no numbers and do not stand again below (a text may be the
-    one word "content"); or if it names columns in words of its own, see `names_the_label`, or
-    numbers them from 0 as pandas does. Columns without a name, as that of pandas' index, are not
-    looked at.
+    Where columns are asked for, but by number alone, it is no header by its looks unless it names
+    the label: so a first row that looks like names and is none can be kept.
     """
+    if has_known_names(first, wanted):
+        return True
+    below = [row.cells for row in table.rows[1:]]
+    if is_numbered(first, below):
+        return True
+    names_label = any(cell.lower() in LABELS for cell in first)
+    return (names_label or not any(wanted)) and is_odd(first, below)
+
+
+def has_known_names(first: list[str], wanted: Wanted) -> bool:
+    """Whether the first row has a name that is asked for, or usual ones for a text and for a label
+    or something else beside it (GLUE's test sets: "index", "sentence")."""
     lowered = {cell.lower() for cell in first}
     if any(name.lower() in lowered for name in wanted if name and not name.isdecimal()):
         return True
-    if lowered & {*LABELS} and lowered & (USUAL - {*LABELS}):
-        return True
+    return bool(lowered & {*LABELS, *ASIDE} and lowered & (USUAL - {*LABELS}))
+
+
+def is_numbered(first: list[str], below: Rows) -> bool:
+    """Whether the columns are numbered from 0, as pandas does; its index has no name."""
     named = {i: cell for i, cell in enumerate(first) if cell}
-    below = [row.cells for row in table.rows[1:]]
-    if not below:
-        return False
-    if len(named) > 1 and [*named.values()] == [str(i) for i in range(len(named))]:
-        return any(is_text(below, i) for i in named)
+    counted = [str(i) for i in range(len(named))]
+    return len(named) > 1 and [*named.values()] == counted and any(is_text(below, i) for i in named)
+
+
+def is_odd(first: list[str], below: Rows) -> bool:
+    """Whether the first row is plainly none of the rows below.
+
+    It is if it has a usual name, and no cell is a number or stands again below (as the label "y"
+    may; but under a text's name a text may be that word); or if it names columns in words of its
+    own, see `names_the_label`. Columns without a name are not looked at.
+    """
+    named = {i: cell for i, cell in enumerate(first) if cell}
     if any(len(cell) > NAME_LENGTH or is_number(cell) for cell in named.values()):
         return False
     usual = {i for i, cell in named.items() if cell.lower() in USUAL}
-    if any(any(as_text(row[i]) == named[i] for row in below) for i in named.keys() - usual):
+    texts = {i for i in usual if named[i].lower() not in LABELS}
+    if any(any(as_text(row[i]) == named[i] for row in below) for i in named.keys() - texts):
         return False
-    return bool(usual) or names_the_label(below, [*named])
+    return bool(below) and (bool(usual) or names_the_label(below, [*named]))
 
 
 def names_the_label(below: Rows, named: Collection[int]) -> bool:
@@ -247,38 +271,35 @@ def by_content(
 
     def unclear(what: str, could: Sequence[int]) -> UserError:
         several = " or ".join(called(i, names) for i in could)
+        pair_too = " (of a pair the second with --pair-column)" if what == "text" else ""
         return UserError(
             f"{table.path}: which column holds the {what} is not clear; name it with "
-            f"--{what}-column, for there are {there}"
+            f"--{what}-column{pair_too}, for there are {there}"
             + (f", and {several} could be it" if several else "")
         )
 
     text, pair, label = found
-    left = [i for i in range(width) if i not in found]
-    free = [i for i in left if i not in aside]
-    if label is None and len(left) > 1 and (labelled or text is None):
+    free = [i for i in range(width) if i not in found and i not in aside]
+    if label is None and len(free) > 1 and (labelled or text is None):
         labels = labels_by_content(rows, free)
         if labelled and len(labels) > 1:
             raise unclear("label", labels)
         label = labels[0] if len(labels) == 1 else None
-    left = [i for i in left if i != label]
-    if text is None and len(left) == 1:
-        [text] = left
+    free = [i for i in free if i != label]
     if text is None:
-        texts = texts_by_content(rows, [i for i in free if i != label])
-        if not texts or len(texts) > (2 if pair is None else 1):
+        texts = free if len(free) == 1 else texts_by_content(rows, free)
+        if len(texts) != 1:
             raise unclear("text", texts)
-        text, *rest = texts
-        pair = rest[0] if rest else pair
+        [text] = texts
     if label is None and labelled:
-        left = [i for i in left if i not in (text, pair)]
-        if len(left) != 1:
+        free = [i for i in free if i != text]
+        if len(free) != 1:
             taken = " and ".join(called(i, names) for i in (text, pair) if i is not None)
             raise UserError(
                 f"{table.path}: beside the text ({taken}) no column can be the label; name it with "
                 f"--label-column, for there are {there}"
             )
-        [label] = left
+        [label] = free
     return Places(text, pair, label)
 
 

@@ -141,7 +141,7 @@ def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[st
         from minibert.cls.task import texts_of
 
         wanted = asked_or_trained(name, asked, trained)
-        found = read_texts(name, wanted._replace(label=None), labelled=False)
+        found = read_texts(name, wanted, labelled=None)
         print(found.summary(), file=sys.stderr)
         return texts_of(found.examples), lines_of(found), "table"
     from minibert.prompt import read_input

@@ -11,14 +11,14 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minibert.cls.columns import (
-    USUAL,
     Columns,
     Wanted,
+    as_text,
     find_columns,
     first_row,
     is_header,
@@ -28,6 +28,7 @@ from minibert.cls.columns import (
 from minibert.cls.tables import Row, Table, read_table
 from minibert.errors import UserError
 from minibert.parts import HELD_OUT, Part
+from minibert.report import say
 
 SHOWN_CLASSES = 6
 # Where one file is all there is, see `drawn`.
@@ -68,7 +69,7 @@ class TextSet:
 
     @property
     def has_labels(self) -> bool:
-        return self.examples[0].label is not None
+        return all(e.label is not None for e in self.examples)
 
     def summary(self) -> str:
         """What was understood of the file, in one line."""
@@ -84,8 +85,10 @@ class TextSet:
             found += [f"label: {c.called(c.label)}", f"{classes}{shown}"]
         taken = "" if self.part == "all" else f" ({TAKEN[self.part]})"
         header = "" if c.names else "no header; "
-        if c.names and self.layout != "jsonl" and not USUAL & {name.lower() for name in c.names}:
-            header = "the first row taken for a header; "
+        if c.is_guess:
+            header = "the first row taken for a header (if it is none, give columns by number); "
+            if not c.names:
+                header = "no header (if the first row is one, give columns by name); "
         texts = "text" if n == 1 else "texts"
         if c.pair is not None:
             texts = "pair of texts" if n == 1 else "pairs of texts"
@@ -94,11 +97,15 @@ class TextSet:
     def as_dict(self) -> dict[str, Any]:
         """The file and what is in it as JSON values: what run.json records."""
         c = self.columns
-        named = {"text_column": c.text, "pair_column": c.pair, "label_column": c.label}
         return {
-            **{"file": str(self.path), "layout": self.layout, "sha256": self.sha256},
-            **{k: None if column is None else c.called(column) for k, column in named.items()},
-            **{"texts": len(self.examples), "texts_taken": TAKEN[self.part]},
+            "file": str(self.path),
+            "layout": self.layout,
+            "sha256": self.sha256,
+            "text_column": c.called(c.text),
+            "pair_column": None if c.pair is None else c.called(c.pair),
+            "label_column": None if c.label is None else c.called(c.label),
+            "texts": len(self.examples),
+            "texts_taken": TAKEN[self.part],
             "classes": dict(Counter(e.label for e in self.examples)) if self.has_labels else {},
         }
 
@@ -107,7 +114,7 @@ def read_texts(
     path: str | Path,
     wanted: Wanted | None = None,
     *,
-    labelled: bool = True,
+    labelled: bool | None = True,
     like: TextSet | None = None,
     part: Part = "all",
 ) -> TextSet:
@@ -116,7 +123,8 @@ def read_texts(
     Args:
         path: of the file, in a layout that `read_table` knows.
         wanted: columns that were asked for.
-        labelled: whether each text must have a label; else those of a file without are None.
+        labelled: whether each text must have a label; else it is None where it has none. None: no
+            label is read, whatever stands in its column.
         like: texts whose columns are to be taken, where the file has the same.
         part: "dev" takes a tenth of the texts, "train" the others, see `drawn`.
 
@@ -126,45 +134,76 @@ def read_texts(
     """
     table = read_table(path)
     wanted = wanted or Wanted()
+    if labelled is None:
+        wanted = wanted._replace(label=None)
     if like is not None:
-        wanted = same_columns(table, like.columns, wanted, labelled)
-    columns = find_columns(table, wanted, labelled=labelled)
+        wanted = same_columns(table, like.columns, wanted, bool(labelled))
+    columns = find_columns(table, wanted, labelled=bool(labelled))
+    if labelled is None:
+        columns = columns._replace(label=None)
     if like is not None and (columns.pair is None) != (like.columns.pair is None):
         kinds = ["pairs of texts", "single texts"]
         one, other = kinds if columns.pair is not None else reversed(kinds)
         raise UserError(f"{table.path} holds {one}, but {like.path} {other}; name the columns")
     rows = table.rows if table.keys or columns.names is None else table.rows[1:]
-    examples = [read_row(row, columns, table.path) for row in rows]
-    if part != "all":
-        held_out = drawn(examples)
-        examples = [e for e in examples if ((e.text, e.pair) in held_out) == (part == "dev")]
-        if not held_out:
-            raise UserError(
-                f"{path} has too few texts to hold out a tenth to score on; name other texts for "
-                "that with --dev FILE"
-            )
-    return TextSet(table.path, table.layout, table.sha256, columns, examples, part)
+    examples = [read_row(row, columns, table.path, bool(labelled)) for row in rows]
+    texts = TextSet(table.path, table.layout, table.sha256, columns, examples)
+    return texts if part == "all" else part_of(texts, part)
+
+
+def part_of(texts: TextSet, part: Part) -> TextSet:
+    """The tenth of a file that is held out, or the others.
+
+    Raises:
+        UserError: none can be held out, as no class has two texts. What was understood of the file
+            is said before, for its columns may be others.
+    """
+    held_out = drawn(texts.examples)
+    if not held_out:
+        say(texts.summary())
+        check_classes(texts)
+        raise UserError(
+            f"{texts.path} has too few texts to hold out a tenth to score on; name other texts for "
+            "that with --dev FILE"
+        )
+    is_dev = part == "dev"
+    examples = [e for e in texts.examples if ((e.text, e.pair) in held_out) == is_dev]
+    return replace(texts, examples=examples, part=part)
 
 
 def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool) -> Wanted:
-    """The columns of another file as this one has them; `wanted` where it has not."""
+    """What to ask another file for, to read it like one with these columns.
+
+    It has the same if each of their names stands in it once; or, where they have no names, if it
+    has none either and is wide enough. Else it is asked for what is `wanted`. Of a test set that
+    has no label's column the others are held against it.
+    """
     header = first_row(table)
-    if not labelled and columns.label is not None:  # a test set has perhaps none
-        names, last = columns.names, max(c for c in columns[1:] if c is not None)
-        if (names[columns.label] not in header) if names else len(header) <= last:
-            columns, wanted = columns._replace(label=None), wanted._replace(label=None)
+    if not labelled and lacks_label(header, columns):
+        columns, wanted = columns._replace(label=None), wanted._replace(label=None)
     used = [columns.text, columns.pair, columns.label]
-    if columns.names is None:
-        has_header = table.keys or is_header(table, header, Wanted())
-        is_same = not has_header and all(c is None or c < len(header) for c in used)
-        asked = [None if c is None else str(c + 1) for c in used]
-    else:
+    if columns.names is not None:
         asked = [None if c is None else columns.names[c] for c in used]
         is_same = all(name is None or header.count(name) == 1 for name in asked)
+    else:
+        asked = [None if c is None else str(c + 1) for c in used]
+        has_header = bool(table.keys) or is_header(table, header, wanted)
+        is_same = not has_header and all(c is None or c < len(header) for c in used)
     return Wanted(*asked) if is_same else wanted
 
 
-def read_row(row: Row, columns: Columns, path: Path) -> Example:
+def lacks_label(header: Sequence[str], columns: Columns) -> bool:
+    """Whether a file has no column for the label: none of its name or, where the columns have no
+    names, fewer than there would be with it."""
+    if columns.label is None:
+        return False
+    if columns.names is not None:
+        return columns.names[columns.label] not in header
+    return len(header) <= max(columns.text, columns.pair or 0, columns.label)
+
+
+def read_row(row: Row, columns: Columns, path: Path, labelled: bool) -> Example:
+    """A row's texts and label; None for a label that is empty, where there need be none."""
     where = f"{path}, line {row.line}"
     text = read_string(row.cells[columns.text], "text", columns.called(columns.text), where)
     pair = label = None
@@ -173,6 +212,8 @@ def read_row(row: Row, columns: Columns, path: Path) -> Example:
         pair = read_string(row.cells[columns.pair], "second text", called, where)
     if columns.label is not None:
         label = name_of(row.cells[columns.label])
+        if not labelled and as_text(label) == "":
+            return Example(text, pair, None, row.line)
         label = read_string(label, "label", columns.called(columns.label), where)
     return Example(text, pair, label, row.line)
 
@@ -269,6 +310,5 @@ def unknown_label(texts: TextSet, train: TextSet) -> Example | None:
 
 
 def without_labels(texts: TextSet) -> TextSet:
-    """The same texts, where the labels are stand-ins, as in GLUE's test sets."""
-    examples = [Example(e.text, e.pair, None, e.line) for e in texts.examples]
-    return TextSet(texts.path, texts.layout, texts.sha256, texts.columns, examples, texts.part)
+    """The same texts, where the labels are stand-ins, as in GLUE's test sets, or some lack one."""
+    return replace(texts, examples=[replace(e, label=None) for e in texts.examples])

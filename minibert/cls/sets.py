@@ -24,7 +24,7 @@ from minibert.cls.reading import (
 )
 from minibert.cls.tables import read_table
 from minibert.errors import UserError
-from minibert.parts import find_files, shares
+from minibert.parts import find_files, say_shared, shares
 from minibert.report import say
 
 SHOWN = 20  # classes, by name
@@ -40,7 +40,7 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     """
     parts = ("train", "dev", "test")
     files = find_files(settings, datasets.ARCHIVES, parts=parts, suffixes=SUFFIXES)
-    shared = shares(files, "texts", f"{TAKEN['dev']}, of the texts")
+    shared = shares(files)
     wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
     sets: dict[str, TextSet] = {}
     for part in sorted(shared, key=lambda part: part != "train"):  # the others are read like it
@@ -48,6 +48,8 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
         texts = read_texts(
             path, wanted, labelled=part != "test", like=sets.get("train"), part=share
         )
+        if part == "train":
+            say_shared(files, "texts", f"{TAKEN['dev']}, of the texts")
         sets[part] = with_known_labels(texts, sets["train"]) if part == "test" else texts
         say(sets[part].summary())
         check_count(settings.get("data"), part, texts)
@@ -58,13 +60,20 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
 
 
 def with_known_labels(test: TextSet, train: TextSet) -> TextSet:
-    """A test set, without labels where one of them is none of the training set's.
+    """A test set, without labels where a text has none, or one that is none of the training set's.
 
     Stand-ins, one for all texts, as -1, are left out in silence.
     """
-    unknown = unknown_label(test, train) if test.has_labels else None
+    unknown = unknown_label(test, train)
     if unknown is None:
         return test
+    if unknown.label is None:
+        if test.labels:
+            say(
+                f"note: {test.path}, line {unknown.line}: the label is empty; the test set is "
+                "predicted, but not scored"
+            )
+        return without_labels(test)
     if len(test.labels) > 1:
         say(
             f"note: {test.path}, line {unknown.line}: the label {unknown.label!r} does not occur "

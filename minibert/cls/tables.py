@@ -31,7 +31,7 @@ Cells = list[Any]  # strings; of JSON Lines any JSON value, and None where an ob
 
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
 NAMED = re.compile(r"sep=([\t,;])")  # the line that tells Excel which one it is
-ARRAY = re.compile(r"\s*\[\s*\{")
+OBJECTS = re.compile(r'\s*\[\s*\{\s*"[^"\n]*"\s*:')  # how an array of them begins
 QUESTIONS = re.compile(r'"qas"\s*:\s*\[')  # in SQuAD's and CMRC's layout
 KEYS_FROM = 1000  # objects of JSON Lines whose keys are columns
 
@@ -87,28 +87,37 @@ def check_json(path: Path, text: str, first: str) -> None:
     """Raises UserError for JSON that is no table, but has the commas of one."""
     if first.lstrip().startswith(("{", "[")) and QUESTIONS.search(text):
         raise UserError(f"{path} holds questions on texts, not labelled texts: see train_qa.py")
-    if ARRAY.match(text):
+    if OBJECTS.match(text) or is_array(first) or is_array(text):
         raise UserError(f"{path} is a JSON array; write one object a line instead (JSON Lines)")
+
+
+def is_array(text: str) -> bool:
+    """Whether this is an array of JSON; a text in brackets is none."""
+    try:
+        return text.lstrip().startswith("[") and isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def separator_of(path: Path, text: str, first: str) -> str:
     """What stands between the cells. Raises UserError: it could be the comma or the semicolon."""
     if "\t" in first:
         return "\t"
-    found = [char for char in ",;" if char in first]
-    if len(found) == 1:
-        return found[0]
-    even = [char for char in found or [","] if is_even(path, text, char)]
-    if not found:  # one column, which may be written in quotes all the same
-        return "," if even else "\t"
-    if len(even) == 2:  # in a sentence a space comes after it
-        even = [char for char in even if re.search(rf"{char}\S", text)]
-        if len(even) != 1:
+    if "," not in first and ";" not in first:  # one column, perhaps in quotes as CSV has them
+        return "," if is_even(path, text, ",") else "\t"
+    if ";" not in first:
+        return ","
+    if "," not in first:
+        return ";"
+    comma, semicolon = (is_even(path, text, char) for char in ",;")
+    if comma and semicolon:  # in a sentence a space comes after it
+        comma, semicolon = (re.search(rf"{char}\S", text) is not None for char in ",;")
+        if comma == semicolon:
             raise UserError(
                 f"{path} may be separated by commas or by semicolons; write the line sep=, or "
                 "sep=; above it, or a text that has them in double quotes"
             )
-    return even[0] if even else ","
+    return ";" if semicolon else ","
 
 
 def is_even(path: Path, text: str, separator: str) -> bool:
