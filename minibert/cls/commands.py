@@ -133,15 +133,13 @@ def is_table(name: str | None) -> bool:
 
 def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[str], Given]:
     """The texts of a table, or of a file or stdin with one a line, where each stands and how they
-    are given; blank lines are left out. asked, trained: columns, see `asked_or_trained`."""
+    are given; blank lines are left out. asked, trained: columns, see `read_texts`."""
     if is_table(name):
         from minibert.cls.classify import lines_of
         from minibert.cls.reading import read_texts
-        from minibert.cls.sets import asked_or_trained
         from minibert.cls.task import texts_of
 
-        wanted = asked_or_trained(name, asked, trained)
-        found = read_texts(name, wanted, labelled=None)
+        found = read_texts(name, asked, trained=trained, labelled=None)
         print(found.summary(), file=sys.stderr)
         return texts_of(found.examples), lines_of(found), "table"
     from minibert.prompt import read_input

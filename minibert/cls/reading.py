@@ -114,6 +114,7 @@ def read_texts(
     path: str | Path,
     wanted: Wanted | None = None,
     *,
+    trained: Wanted | None = None,
     labelled: bool | None = True,
     like: TextSet | None = None,
     part: Part = "all",
@@ -123,6 +124,7 @@ def read_texts(
     Args:
         path: of the file, in a layout that `read_table` knows.
         wanted: columns that were asked for.
+        trained: those asked for in training: taken where no other is, and the file has them.
         labelled: whether each text must have a label; else it is None where it has none. None: no
             label is read, whatever stands in its column.
         like: texts whose columns are to be taken, where the file has the same.
@@ -134,6 +136,8 @@ def read_texts(
     """
     table = read_table(path)
     wanted = wanted or Wanted()
+    if trained is not None:
+        wanted = asked_or_trained(table, wanted, trained)
     if labelled is None:
         wanted = wanted._replace(label=None)
     if like is not None:
@@ -149,6 +153,15 @@ def read_texts(
     examples = [read_row(row, columns, table.path, bool(labelled)) for row in rows]
     texts = TextSet(table.path, table.layout, table.sha256, columns, examples)
     return texts if part == "all" else part_of(texts, part)
+
+
+def asked_or_trained(table: Table, asked: Wanted, trained: Wanted) -> Wanted:
+    """The columns of a file that are asked for; for the others those asked for in training, where
+    the file has them."""
+    first = first_row(table)
+    known = {name.lower() for name in first} | {str(i) for i in range(1, len(first) + 1)}
+    there = (name if name and name.lower() in known else None for name in trained)
+    return Wanted(*(a or b for a, b in zip(asked, there, strict=True)))
 
 
 def part_of(texts: TextSet, part: Part) -> TextSet:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from minibert import datasets
-from minibert.cls.columns import Wanted, first_row
+from minibert.cls.columns import Wanted
 from minibert.cls.reading import (
     TAKEN,
     TextSet,
     check_classes,
     check_known,
+    part_of,
     read_texts,
     unknown_label,
     without_labels,
 )
-from minibert.cls.tables import read_table
 from minibert.errors import UserError
 from minibert.parts import find_files, say_shared, shares
 from minibert.report import say
@@ -106,37 +105,25 @@ def read_dev(name: str, asked: Wanted, trained: Wanted, trained_on: Mapping[str,
     """The texts to score a model on that a NAME, a FILE or a DIR stands for; says what was
     understood of them.
 
-    asked, trained: columns, see `asked_or_trained`.
+    asked, trained: columns, see `read_texts`.
     trained_on: the data of its run.json. Of a file that its run held texts out of, these are taken.
 
     Raises:
         UserError: there is nothing of that name; what `read_texts` raises.
     """
     [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES, names=datasets.ARCHIVES).values()
-    wanted = asked_or_trained(path, asked, trained)
-    texts = read_texts(path, wanted)
+    texts = read_texts(path, asked, trained=trained)
     check_count(name, "dev", texts)
     train, dev = (trained_on.get(part, {}) for part in ("train", "dev"))
     taken = [(part.get("sha256"), part.get("texts_taken")) for part in (train, dev)]
     # A run may also have been scored on what it was trained on, or have drawn by an older rule.
     if taken == [(texts.sha256, TAKEN["train"]), (texts.sha256, TAKEN["dev"])]:
-        texts = read_texts(path, wanted, part="dev")
+        texts = part_of(texts, "dev")
         say(f"note: the model was trained on {path.name}; the texts held out of it are scored")
     elif texts.sha256 == train.get("sha256"):
         say(f"note: the model was trained on {path.name}: its scores there say little")
     say(texts.summary())
     return texts
-
-
-def asked_or_trained(path: str | Path, asked: Wanted, trained: Wanted) -> Wanted:
-    """The columns of a file that are asked for; for the others those asked for in training, where
-    the file has them."""
-    if not any(trained):
-        return asked
-    first = first_row(read_table(path))
-    known = {name.lower() for name in first} | {str(i) for i in range(1, len(first) + 1)}
-    there = (name if name and name.lower() in known else None for name in trained)
-    return Wanted(*(a or b for a, b in zip(asked, there, strict=True)))
 
 
 def check_count(name: str | None, part: str, texts: TextSet) -> None:
