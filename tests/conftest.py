@@ -16,6 +16,13 @@ from tiny_qa import Tiny
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Workers of pytest-xdist, and the commands that they start, share the cores: threads that wait for
+# one in the middle of a product cost more than they give.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
