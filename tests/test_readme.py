@@ -74,5 +74,5 @@ def test_transformers_and_pickle_are_imported_nowhere_but_for_the_comparison(pat
 def test_the_two_commands_are_there_and_ci_runs_the_one_that_tests() -> None:
     commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
     assert len(commands) == 2
-    assert "&& pytest -n auto " in commands[1]
+    assert commands[1].endswith("&& pytest -n auto --maxprocesses 4 --dist loadfile")
     assert "'&& pytest '" in (ROOT / ".ci" / "run").read_text()
