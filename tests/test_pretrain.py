@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,15 @@ def test_transformers_fills_the_mask_of_what_it_wrote(folder: Path) -> None:
     ours = BertForMaskedLM.from_pretrained(folder / "saved")
     with torch.no_grad():
         torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_head_alone_learns_on_layers_that_stay(folder: Path) -> None:
+    assert train(folder, "head", epochs=6, head_only=True) == 0
+    before, after = (BertForMaskedLM.from_pretrained(folder / name) for name in ("weights", "head"))
+    for name, tensor in before.bert.state_dict().items():
+        assert torch.equal(tensor, after.bert.state_dict()[name]), name
+    assert not torch.equal(before.mlm.dense.weight, after.mlm.dense.weight)
+    lines = (folder / "head" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = [json.loads(line) for line in lines]
+    losses = [score["loss"] for score in scores if "pieces" in score]
+    assert losses[-1] < losses[0]

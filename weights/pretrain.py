@@ -43,7 +43,7 @@ AS_MASK, AS_RANDOM = 0.8, 0.1  # shown as [MASK], as any other token; the rest a
 RUNS = (0.4, 0.3, 0.2, 0.1)  # how often 1, 2, 3, 4 words in a row (MacBERT, section 3.1)
 SHORTEST = 16  # tokens of a piece of text that is worth a place in a batch
 HELD_OUT = 100  # every 100th piece is never trained on
-RECIPE = {"epochs": 1, "batch_size": 64, "lr": 3e-4, "max_length": 128}
+RECIPE = {"epochs": 1, "batch_size": 64, "lr": 3e-4, "max_length": 128, "head_only": False}
 
 
 class Piece(NamedTuple):
@@ -197,6 +197,8 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     if len(pieces) < 2:
         raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
     model = BertForMaskedLM.from_pretrained(weights).to(device)
+    # The head's decoder is the word embeddings (paper's code, run_pretraining.py): they stay, too.
+    model.bert.requires_grad_(not settings["head_only"])
     task = MaskedLMTask(model, tokenizer, pieces)
     counts = {"pieces": len(task.lengths), "tokens": sum(task.lengths)}
     say(f"{counts['pieces']:,} pieces of text, {counts['tokens']:,} tokens to train on")
@@ -218,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = runs.new_parser(__doc__)
     parser.add_argument("--text", action="append", metavar="FILE", help="a passage a line, .xz "
         "too; or .json with questions, for their contexts; repeat it for several")  # fmt: skip
+    parser.add_argument("--head-only", action="store_true", help="train the masked-LM head alone, "
+        "on layers that stay as they are: what they were trained for is kept")  # fmt: skip
     runs.add_options(parser)
     given = vars(parser.parse_args(argv))
     return guard(lambda: runs.fine_tune(given, runs.Goal("weights/pretrain.py", prepare, closing)))

@@ -1,0 +1,95 @@
+"""weights/transplant.py: what English writes too keeps its vector, the rest takes its likes'."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transplant
+from numpy_checkpoint import TINY, write_checkpoint
+
+from minibert.errors import UserError
+from minibert.model import BertForQuestionAnswering, BertModel
+from minibert.tokenizer import SPECIAL, load_tokenizer
+
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789", *transplant.string.punctuation]
+PLAIN = [*SPECIAL.values(), *LETTERS, *(f"##{c}" for c in LETTERS[:36])]
+WORDS = ["north", "water", "book", "year", "who", "river", "it"]
+ENGLISH = [*PLAIN, *WORDS, "水"]  # an English vocabulary has Chinese characters that it never saw
+BOTH = [*PLAIN, *WORDS, *"北水书年谁，。"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An English reader, an encoder in which 水 is water and 北 is north, and a text."""
+    folder = tmp_path_factory.mktemp("transplant")
+    for name, vocabulary in (("reader", ENGLISH), ("encoder", BOTH)):
+        (folder / name).mkdir()
+        write_checkpoint(folder / name, TINY | {"vocab_size": len(vocabulary)})
+        (folder / name / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    encoder = BertModel.from_pretrained(folder / "encoder")
+    words = encoder.embeddings.word_embeddings.weight
+    with torch.no_grad():
+        for chinese, english in (("水", "water"), ("北", "north")):
+            words[BOTH.index(chinese)] = words[BOTH.index(english)]
+    encoder.save_pretrained(folder / "encoder")
+    (folder / "text.txt").write_text("水水水北北书，a water。\n水“北”", encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, **more: object) -> Path:
+    usual = {"reader": str(folder / "reader"), "meanings": str(folder / "encoder")}
+    rest = {"text": [str(folder / "text.txt")], "entries": 146, "out": str(folder / "start")}
+    assert transplant.run(argparse.Namespace(**(usual | rest | more))) == 0
+    return folder / "start"
+
+
+def test_what_english_writes_too_keeps_its_vector(folder: Path) -> None:
+    start = run(folder)
+    old = BertForQuestionAnswering.from_pretrained(folder / "reader").state_dict()
+    new = BertForQuestionAnswering.from_pretrained(start)
+    entries = load_tokenizer(start).get_vocab()
+    assert list(entries.values()) != [] and new.config.vocab_size == len(entries)
+    assert {"水", "北", "书", "“", "。"} <= entries.keys() and "谁" not in entries
+    vectors = new.bert.embeddings.word_embeddings.weight
+    for entry, like in (("a", "a"), ("##b", "##b"), ("[CLS]", "[CLS]"), ("“", '"'), ("。", ".")):
+        assert torch.equal(vectors[entries[entry]], old[transplant.WORDS][ENGLISH.index(like)])
+    for name, tensor in new.state_dict().items():
+        assert name == transplant.WORDS or torch.equal(tensor, old[name]), name
+
+
+def test_chinese_takes_the_mean_of_the_words_that_mean_the_same(folder: Path) -> None:
+    start = run(folder)
+    made_of = json.loads((start / "made_of.json").read_text(encoding="utf-8"))
+    assert made_of["水"][0] == "water" and made_of["北"][0] == "north"
+    assert "水" not in made_of["水"] and "it" not in made_of["水"], "whole English words only"
+    assert len(set(made_of["书"])) == transplant.NEAREST
+    old = BertForQuestionAnswering.from_pretrained(folder / "reader").state_dict()
+    vectors = BertForQuestionAnswering.from_pretrained(start).state_dict()[transplant.WORDS]
+    likes = old[transplant.WORDS][[ENGLISH.index(word) for word in made_of["水"]]]
+    place = load_tokenizer(start).get_vocab()["水"]
+    torch.testing.assert_close(vectors[place], likes.mean(dim=0))
+
+
+def test_nearest_are_found_by_angle_not_by_length() -> None:
+    words = torch.tensor([[1.0, 0], [100, 100], [0, 1], [-1, 0], [0, -1], [9, 1]])
+    vectors, nearest = transplant.mean_of_nearest(torch.tensor([[5.0, 0]]), words, words)
+    assert nearest[0, :3].tolist() == [0, 5, 1]
+    torch.testing.assert_close(vectors[0], words[nearest[0]].mean(dim=0))
+
+
+def test_meanings_do_not_hang_on_padding_and_have_no_common_part(folder: Path) -> None:
+    encoder = BertModel.from_pretrained(folder / "encoder").eval()
+    tokenizer = load_tokenizer(folder / "encoder")
+    together = transplant.meanings(["water", "waterwater", "水"], encoder, tokenizer)
+    assert together.mean(dim=0).abs().max() < 1e-5
+    pair = transplant.meanings(["water", "水"], encoder, tokenizer)
+    torch.testing.assert_close(pair[0] - pair[1], together[0] - together[2])
+
+
+def test_a_vocabulary_without_room_for_the_alphabet_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="--entries 50 is too few"):
+        run(folder, entries=50)

@@ -1,0 +1,82 @@
+"""One small checkpoint out of two: a model for questions, and a masked-LM head trained on it.
+
+    python weights/bundle.py --model runs/tiny-zh-questions --head runs/tiny-zh-head \\
+        --out weights/tiny-zh
+
+The parts are put together in half precision, half the bytes for numbers that are read back to
+within 0.05%. A file with more than one head is what BERT's own checkpoints are: BertForMaskedLM
+takes one of them, BertForQuestionAnswering the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from minibert import files, hub
+from minibert.cli import guard
+from minibert.config import BertConfig
+from minibert.errors import UserError
+from minibert.report import say
+from minibert.tokenizer import load_tokenizer, save_tokenizer
+
+HEAD = "cls.predictions."
+LARGEST = 65504.0  # in fp16; none of BERT's weights comes near
+
+
+def bundle(model: Path, head: Path) -> dict[str, torch.Tensor]:
+    """The tensors of both, in fp16: all of the model's, and the head's own.
+
+    Raises:
+        UserError: the head was trained on other layers than the model has, or there is none.
+    """
+    tensors, with_head = files.read_tensors(model), files.read_tensors(head)
+    added = {name: x for name, x in with_head.items() if name.startswith(HEAD)}
+    if not added:
+        raise UserError(f"{head} has no masked-LM head: its checkpoint holds no {HEAD}*")
+    for name in tensors.keys() & with_head.keys():
+        if not torch.equal(tensors[name], with_head[name]):
+            raise UserError(f"{name} is not the same in {model} and {head}; train the head on it")
+    return {name: half(name, x) for name, x in sorted((tensors | added).items())}
+
+
+def half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """In fp16. Raises UserError: it would not be the same numbers any more."""
+    if not float(tensor.abs().max()) < LARGEST:
+        raise UserError(f"{name} has a number that fp16 cannot hold")
+    return tensor.half()
+
+
+def run(args: argparse.Namespace) -> int:
+    model, head, out = hub.find(args.model), hub.find(args.head), Path(args.out)
+    tensors = bundle(model, head)
+    config = BertConfig.from_pretrained(model).to_dict()
+    config |= {"architectures": ["BertForMaskedLM"], "dtype": "float16"}
+    files.write_whole(
+        {
+            out / files.SINGLE: files.as_tensors(tensors),
+            out / "config.json": files.as_json(config),
+        }
+    )
+    save_tokenizer(load_tokenizer(model), out, config["max_position_embeddings"])
+    size = (out / files.SINGLE).stat().st_size
+    say(f"{out}: {len(tensors)} tensors, {size / 1e6:.1f} MB")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="a checkpoint or run, whose layers and heads are taken")
+    add("--head", required=True, help="a run of pretrain.py --head-only that began with it")
+    add("--out", required=True, metavar="DIRECTORY")
+    return guard(lambda: run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""A small Chinese BERT's starting point: an English reader, given Chinese words.
+
+    python weights/transplant.py --reader runs/squad --meanings multilingual-e5-small \\
+        --text corpus.txt.xz --out runs/tiny-zh-start
+
+The layers of a BERT that was fine-tuned on English questions know how to find an answer; what they
+lack is the words. A multilingual encoder knows which English words a Chinese one is like, so each
+entry of the new vocabulary takes the mean of their vectors (WECHSEL, Minixhofer et al. 2022,
+section 3, with the encoder in place of a dictionary). What comes out reads a little Chinese before
+it has been trained on any; go on with train_qa.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import string
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pretrain import read_passages
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from minibert import files, hub
+from minibert.cli import guard
+from minibert.errors import UserError
+from minibert.model import BertForQuestionAnswering, BertModel
+from minibert.report import say
+from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, special_id, tokenize
+
+# V: entries of the new vocabulary; W: English words; C: hidden size of either model; B: words in a
+# batch; T: tokens of the longest of them
+NEAREST = 5  # English words that stand for a Chinese one
+FREQUENT = 15_000  # the reader's vocabulary begins with what is frequent: rarer words are not asked
+BATCH = 256
+WORDS = "bert.embeddings.word_embeddings.weight"
+# Signs of Chinese texts, and how English writes them; the first seven are no entries of
+# bert-base-chinese.
+SIGNS = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-", "–": "-", "…": "."}
+SIGNS |= dict(
+    zip("，。、；：？！（）《》「」『』〈〉【】·～％", ',.,;:?!()""""""""[]-~%', strict=True)
+)
+
+
+def choose_entries(tokenizer: Tokenizer, texts: Sequence[str], entries: int) -> list[str]:
+    """The new vocabulary: special tokens, then what is written with, then what is most frequent.
+
+    Letters and digits are there inside a word, too, so that every word of them can be written.
+
+    Raises:
+        UserError: there is no room for what must be in it.
+    """
+    counts: Counter[str] = Counter()
+    for encoding in tokenize(texts, tokenizer):
+        counts.update(encoding.tokens)
+    plain = string.ascii_lowercase + string.digits
+    must = [*SPECIAL.values(), *plain, *string.punctuation, *SIGNS, *(f"##{c}" for c in plain)]
+    if entries < len(must):
+        raise UserError(f"--entries {entries} is too few: {len(must)} must be there")
+    frequent = [token for token, _ in counts.most_common() if token not in must]
+    have = tokenizer.get_vocab()
+    return must + sorted(frequent[: entries - len(must)], key=lambda token: have[token])
+
+
+def alike(entry: str, reader: Tokenizer) -> int | None:
+    """The reader's own entry for a token that English writes, too; None where there is none."""
+    entry = SIGNS.get(entry, entry)
+    return reader.token_to_id(entry) if entry.isascii() else None
+
+
+@torch.no_grad()
+def meanings(words: Sequence[str], encoder: BertModel, tokenizer: Tokenizer) -> Tensor:
+    """What the encoder makes of each word by itself, (W, C): the mean over its tokens.
+
+    All are taken relative to their own mean: what the words of one language have in common is not
+    what they mean.
+    """
+    found = []
+    for i in range(0, len(words), BATCH):
+        encodings = tokenizer.encode_batch(list(words[i : i + BATCH]))
+        ids = [torch.tensor(encoding.ids) for encoding in encodings]
+        pad_id = special_id(tokenizer, "pad")
+        input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad_id)
+        mask = (input_ids != pad_id).long()
+        hidden = encoder(input_ids, mask).last_hidden_state  # (B, T) -> (B, T, C)
+        # (B, T, C) * (B, T, 1) -> (B, C)
+        found.append((hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
+    together = torch.cat(found)
+    return together - together.mean(dim=0)
+
+
+def mean_of_nearest(entries: Tensor, words: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Each entry's vector, (V, C), from those of the words that mean most nearly the same.
+
+    Args:
+        entries: (V, C of the encoder), what the entries mean.
+        words: (W, C of the encoder), what the words mean.
+        vectors: (W, C of the reader), the words' vectors.
+
+    Returns:
+        The vectors, and which words they are made of, (V, NEAREST).
+    """
+    likeness = (
+        F.normalize(entries, dim=1) @ F.normalize(words, dim=1).T
+    )  # (V, C) @ (C, W) -> (V, W)
+    nearest = likeness.topk(NEAREST, dim=1).indices  # (V, W) -> (V, NEAREST)
+    return vectors[nearest].mean(dim=1), nearest  # (V, NEAREST, C) -> (V, C)
+
+
+def transplant(
+    reader: Path, encoder: Path, vocabulary: Sequence[str]
+) -> tuple[BertForQuestionAnswering, dict[str, list[str]]]:
+    """The reader with the new vocabulary, and the English words behind each translated entry."""
+    whole = BertForQuestionAnswering.from_pretrained(reader)
+    english, foreign = load_tokenizer(reader), load_tokenizer(encoder)
+    tensors = whole.state_dict()
+    old = tensors[WORDS]
+    same = {entry: i for entry in vocabulary if (i := alike(entry, english)) is not None}
+    unlike = [entry for entry in vocabulary if entry not in same]
+    words = {w: i for w, i in english.get_vocab().items() if i < FREQUENT and is_word(w)}
+    knows = BertModel.from_pretrained(encoder).eval()
+    say(f"asking {encoder.name} what {len(unlike):,} entries and {len(words):,} words mean")
+    vectors, nearest = mean_of_nearest(
+        meanings([entry.removeprefix("##") for entry in unlike], knows, foreign),
+        meanings(list(words), knows, foreign),
+        old[list(words.values())],
+    )
+    new = torch.empty(len(vocabulary), old.shape[1])
+    place = {entry: i for i, entry in enumerate(vocabulary)}
+    new[[place[entry] for entry in same]] = old[list(same.values())]
+    new[[place[entry] for entry in unlike]] = vectors
+    model = BertForQuestionAnswering(replace(whole.config, vocab_size=len(vocabulary)))
+    model.load_state_dict(tensors | {WORDS: new})
+    names = list(words)
+    made_of = {e: [names[j] for j in row] for e, row in zip(unlike, nearest.tolist(), strict=True)}
+    return model, made_of
+
+
+def is_word(token: str) -> bool:
+    """Whether an entry of the reader is a whole English word; of one or two letters few are."""
+    return token.isascii() and token.isalpha() and len(token) > 2
+
+
+def run(args: argparse.Namespace) -> int:
+    reader, encoder = hub.find(args.reader), hub.find(args.meanings)
+    texts = [passage for name in args.text for passage in read_passages(Path(name))]
+    vocabulary = choose_entries(load_tokenizer(encoder), texts, args.entries)
+    model, made_of = transplant(reader, encoder, vocabulary)
+    out = Path(args.out)
+    model.save_pretrained(out)
+    files.write_whole(
+        {
+            out / "vocab.txt": files.as_text("".join(f"{token}\n" for token in vocabulary)),
+            out / "tokenizer_config.json": files.as_json({"do_lower_case": True}),
+            out / "made_of.json": files.as_json(made_of),
+        }
+    )
+    tokenizer = load_tokenizer(out)
+    save_tokenizer(tokenizer, out, model.config.max_position_embeddings)
+    unknown = special_id(tokenizer, "unk")
+    ids = [i for encoding in tokenize(texts[:1000], tokenizer) for i in encoding.ids]
+    say(
+        f"{out}: {len(vocabulary):,} entries, {len(made_of):,} of them from English words (see "
+        f"made_of.json); {ids.count(unknown) / len(ids):.2%} of the text's tokens are "
+        f"{SPECIAL['unk']}"
+    )
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--reader", required=True, metavar="RUN", help="a BERT fine-tuned on English questions")
+    add("--meanings", required=True, metavar="DIRECTORY", help="an encoder of both languages")
+    add("--text", required=True, action="append", metavar="FILE", help="whose most frequent tokens "
+        "become entries: as in pretrain.py")  # fmt: skip
+    add("--entries", type=int, default=8000, help="of the new vocabulary (8000)")
+    add("--out", required=True, metavar="DIRECTORY")
+    return guard(lambda: run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
