@@ -75,7 +75,8 @@ def alike(entry: str, reader: Tokenizer) -> int | None:
 
 @torch.no_grad()
 def meanings(words: Sequence[str], encoder: BertModel, tokenizer: Tokenizer) -> Tensor:
-    """What the encoder makes of each word by itself, (W, C): the mean over its tokens.
+    """What the encoder makes of each word by itself, (W, 2 C): what comes out of its last layer
+    beside what goes into its first, the mean over the word's tokens of either, of equal length.
 
     All are taken relative to their own mean: what the words of one language have in common is not
     what they mean.
@@ -87,29 +88,34 @@ def meanings(words: Sequence[str], encoder: BertModel, tokenizer: Tokenizer) -> 
         pad_id = special_id(tokenizer, "pad")
         input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad_id)
         mask = (input_ids != pad_id).long()
+        vectors = encoder.embeddings.word_embeddings(input_ids)  # (B, T) -> (B, T, C)
         hidden = encoder(input_ids, mask).last_hidden_state  # (B, T) -> (B, T, C)
-        # (B, T, C) * (B, T, 1) -> (B, C)
-        found.append((hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
-    together = torch.cat(found)
-    return together - together.mean(dim=0)
+        both = torch.stack([hidden, vectors])  # (2, B, T, C)
+        # (2, B, T, C) * (B, T, 1) -> (2, B, C)
+        found.append((both * mask[..., None]).sum(dim=2) / mask.sum(dim=1, keepdim=True))
+    together = torch.cat(found, dim=1)  # (2, W, C)
+    apart = F.normalize(together - together.mean(dim=1, keepdim=True), dim=2)
+    return torch.cat([*apart], dim=1)  # (2, W, C) -> (W, 2 C)
 
 
 def mean_of_nearest(entries: Tensor, words: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Each entry's vector, (V, C), from those of the words that mean most nearly the same.
 
+    A mean is shorter than what it is taken of, so it is given the length that words have: the
+    layers weigh it against the vectors of position and type.
+
     Args:
-        entries: (V, C of the encoder), what the entries mean.
-        words: (W, C of the encoder), what the words mean.
+        entries: (V, 2 C of the encoder), what the entries mean.
+        words: (W, 2 C of the encoder), what the words mean.
         vectors: (W, C of the reader), the words' vectors.
 
     Returns:
         The vectors, and which words they are made of, (V, NEAREST).
     """
-    likeness = (
-        F.normalize(entries, dim=1) @ F.normalize(words, dim=1).T
-    )  # (V, C) @ (C, W) -> (V, W)
+    likeness = F.normalize(entries, dim=1) @ F.normalize(words, dim=1).T  # (V, 2 C) -> (V, W)
     nearest = likeness.topk(NEAREST, dim=1).indices  # (V, W) -> (V, NEAREST)
-    return vectors[nearest].mean(dim=1), nearest  # (V, NEAREST, C) -> (V, C)
+    means = vectors[nearest].mean(dim=1)  # (V, NEAREST, C) -> (V, C)
+    return F.normalize(means, dim=1) * vectors.norm(dim=1).mean(), nearest
 
 
 def transplant(
