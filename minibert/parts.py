@@ -75,7 +75,7 @@ def find_files(
         )
     if "train" not in files:
         raise UserError(
-            f"there is no file to train on yet; name it with --train FILE, or name --data "
+            "there is no file to train on yet; name it with --train FILE, or name --data "
             f"({', '.join(kind.names)}, a file or a directory)"
         )
     return files
