@@ -1,4 +1,5 @@
-"""Fine-tunes a BERT to answer questions: `python train_qa.py --data cmrc2018`.
+"""Fine-tunes a BERT to answer questions: `python train_qa.py`, on the bundled sample, or with
+`--data cmrc2018`.
 
 Also under torchrun: `torchrun --nproc_per_node=2 train_qa.py --data cmrc2018`.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,22 +18,24 @@ import torch
 
 from minibert import runs
 from minibert.cli import guard
-from minibert.datasets import MANIFEST
-from minibert.metrics import Metric
+from minibert.datasets import QUESTIONS, SAMPLE, SAMPLES
 from minibert.model import BertForQuestionAnswering
-from minibert.parts import add_files, find_files, say_shared, shares
+from minibert.parts import add_files, find_files, or_sample, say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
-from minibert.qa.recipes import LANGUAGES, PUBLISHED, usual_metric
+from minibert.qa.recipes import LANGUAGES, OWN, PUBLISHED, QARecipe, recipe_for, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
-from minibert.report import say
+from minibert.report import from_here, say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
 
 DESCRIPTION = """Fine-tunes a BERT to answer questions about a text (extractive question answering).
 
-Settings that are not given are those of a published recipe, chosen by the data:
+Without --data it is trained on the bundled sample. Settings that are not given are those of a
+recipe, chosen by the data:
 """
+# To be asked about the passage beside the sample, which does not hold it.
+QUESTION = "黄河上的第一座大型水库是哪一年开工的？"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = runs.new_parser(DESCRIPTION + "".join(map(recipe_in_words, PUBLISHED)))
+    result = runs.new_parser(DESCRIPTION + recipes_in_words())
     add = result.add_argument
-    add("--data", metavar="NAME|FILE|DIR", help="cmrc2018, squad, squad2 or drcd, fetched on first "
-        "use; a file of questions to train on, in the layout of SQuAD or CMRC; or a directory with "
-        "train*.json and dev*.json")  # fmt: skip
+    add("--data", metavar="NAME|FILE|DIR", help="sample, the bundled one (default); cmrc2018, "
+        "squad, squad2 or drcd, fetched on first use; a file of questions to train on, in the "
+        "layout of SQuAD or CMRC; or a directory with train*.json and dev*.json")  # fmt: skip
     add_files(result, "questions", f"{EVERY_NTH} of the training file is held out for that, from "
         "the first one on")  # fmt: skip
     add("--doc-stride", type=runs.positive(int), metavar="TOKENS", help="from one window's start "
@@ -59,21 +63,29 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def recipe_in_words(metric: Metric) -> str:
-    """Two lines of the help."""
-    names = ", ".join(name for name, language in LANGUAGES.items() if language == metric)
-    usual = PUBLISHED[metric]
+def recipes_in_words() -> str:
+    """Two lines of the help for each."""
+    words = described("sample (from other --weights as other data)", OWN)
+    for metric, usual in PUBLISHED.items():
+        names = ", ".join(name for name, language in LANGUAGES.items() if language == metric)
+        kind = "in Chinese" if metric == "cmrc2018" else "in another language"
+        words += described(f"{names}, other data {kind}", usual)
+    return words
+
+
+def described(data: str, usual: QARecipe) -> str:
     lr = f"{usual.lr:.0e}".replace("e-0", "e-")
-    kind = "in Chinese" if metric == "cmrc2018" else "in another language"
+    epochs = "1 epoch" if usual.epochs == 1 else f"{usual.epochs} epochs"
     return (
-        f"  {names}, other data {kind}: {usual.recipe}\n"
-        f"      {lr}, batch {usual.batch_size}, {usual.epochs} epochs, length {usual.max_length}, "
+        f"  {data}: {usual.recipe}\n"
+        f"      {lr}, batch {usual.batch_size}, {epochs}, length {usual.max_length}, "
         f"stride {usual.doc_stride}, from {usual.weights}\n"
     )
 
 
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
     """The loop with all that it needs."""
+    settings = or_sample(settings)
     questions = read_data(settings)
     settings = with_defaults(settings, questions)
     data = {part: found.as_dict() for part, found in questions.items()}
@@ -94,15 +106,19 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
 def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
     """What a finished run says last."""
     em, f1 = best["exact_match"], best["f1"]
+    asked = ["FILE", "--question", "…"]
+    if runs.read_run_json(run)["settings"]["data"] == SAMPLE:
+        asked = [from_here(SAMPLES / "passage.txt"), "--question", QUESTION]
+    ask = shlex.join(["minibert", "ask", "--model", str(run), "--context", *asked])
     return [
         f"best epoch {best['epoch']}: EM {em:.2f}, F1 {f1:.2f}; saved in {run}",
-        f"ask it: minibert ask --model {run} --context FILE --question '…'",
+        f"ask it: {ask}",
     ]
 
 
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
-    files = find_files(settings, MANIFEST, parts=("train", "dev"), suffixes=(".json",))
+    files = find_files(settings, QUESTIONS, ("train", "dev"))
     shared = shares(files)
     questions = {part: read_questions(path, share) for part, (path, share) in shared.items()}
     say_shared(files, "questions", EVERY_NTH)
@@ -112,14 +128,13 @@ def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
 
 
 def with_defaults(settings: dict[str, Any], questions: dict[str, QuestionSet]) -> dict[str, Any]:
-    """The settings with a published recipe for whatever was not given, by the data."""
+    """The settings with a recipe for whatever was not given, by the data."""
     if "recipe" in settings:  # a resumed run has everything already
         return settings
-    language = LANGUAGES.get(settings.get("data", "")) or usual_metric(questions["train"])
-    usual = PUBLISHED[language]
+    usual = recipe_for(questions["train"], settings.get("data"), settings.get("weights"))
     if "weights" not in settings:
-        is_chinese = "Chinese" if language == "cmrc2018" else "not Chinese"
-        say(f"the texts are {is_chinese}: starting from {usual.weights}")
+        language = "not Chinese" if usual is PUBLISHED["squad"] else "Chinese"
+        say(f"the texts are {language}: starting from {usual.weights}")
     metric = usual_metric(questions["dev"])
     filled = {
         **{"data": None, "train": None, "dev": None, "metric": metric},

@@ -5,6 +5,9 @@ into `data/` and verified against the git blob id that the commit itself records
 is what was published. GLUE's SST-2 is a zip without such an id; it is known by how many texts are
 in it. The next rooms, `reading.py` of both tasks, read the files.
 
+`sample` is the one data set that comes with the package: questions or labelled texts, whichever is
+asked for.
+
 Environment: MINIBERT_DATA moves the folder; MINIBERT_DATA_URL names a mirror that serves the same
 paths, `<url>/<owner>/<repo>/<commit>/<path>` and `<url>/glue/data/SST-2.zip` (a plain web server
 on a machine without internet).
@@ -20,7 +23,7 @@ import shutil
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +168,34 @@ ARCHIVES: dict[str, Archive] = {
     ),
 }
 
+SAMPLE = "sample"  # the name of the bundled data set
+SAMPLES = Path(__file__).resolve().parent / "samples"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one of the two tasks reads."""
+
+    what: str
+    script: str
+    sample: Path  # the directory of its bundled data set
+    suffixes: Sequence[str]  # of files that are looked for in a directory
+    fetched: Mapping[str, object]  # the data sets to be fetched
+
+    @property
+    def names(self) -> list[str]:
+        return [SAMPLE, *self.fetched]
+
+
+QUESTIONS = Kind("questions", "train_qa.py", SAMPLES / "qa", (".json",), MANIFEST)
+TEXTS = Kind(
+    "labelled texts",
+    "train_cls.py",
+    SAMPLES / "reviews",
+    (".tsv", ".csv", ".jsonl", ".json", ".txt"),
+    ARCHIVES,
+)
+
 # What people call the parts, in the file names of a directory.
 SPELLINGS = {
     "train": "train|training",
@@ -179,25 +210,25 @@ PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst")
 def find(
     name_or_path: str,
     parts: Sequence[str] = ("train", "dev"),
+    kind: Kind = QUESTIONS,
     *,
-    suffixes: Sequence[str] = (".json",),
-    names: Collection[str] | None = None,
     wait: float = 1.0,
 ) -> dict[str, Path]:
     """What `--data` means: the files of a NAME, a FILE or a DIR, by part.
 
-    A NAME of the manifest is downloaded where it is not there yet, the asked `parts` only, and
-    stands before a directory of that name (write `./squad` for the directory). A FILE is
-    `{"data": file}`: what it is for, the caller knows. A DIR is searched for `train*.json`,
-    `dev*.json` and so on, or for files with other `suffixes`. Parts that a NAME or DIR does not
-    have are left out; UserError if that leaves none, if a directory holds several candidates for a
-    part, or if nothing has that name.
+    A NAME stands before a directory of that name (write `./squad` for the directory). `sample` is
+    the bundled data of this kind; others are downloaded where they are not there yet, the asked
+    `parts` only. A FILE is `{"data": file}`: what it is for, the caller knows. A DIR is searched
+    for `train*.json`, `dev*.json` and so on, with the suffixes of the kind. Parts that a NAME or
+    DIR does not have are left out; UserError if that leaves none, if a directory holds several
+    candidates for a part, or if nothing of this kind has that name.
 
-    `names` are those of the data sets that the caller can read; None: all.
     `wait` is the pause in seconds before the second try of a download; it doubles with each.
     """
+    check_kind(name_or_path, kind)
     folder = data_dir() / name_or_path
-    check_kind(name_or_path, names)
+    if name_or_path == SAMPLE:
+        return _search(kind.sample, parts, kind.suffixes)
     if archive := ARCHIVES.get(name_or_path):
         return archive.find(folder, known_parts(name_or_path, parts, archive.members), wait)
     if sources := MANIFEST.get(name_or_path):
@@ -209,24 +240,24 @@ def find(
     if path.is_file():
         return {"data": path}
     if path.is_dir():
-        return _search(path, parts, suffixes)
-    known = [*(names or (*MANIFEST, *ARCHIVES))]
-    near = difflib.get_close_matches(name_or_path.lower(), known, n=1)
+        return _search(path, parts, kind.suffixes)
+    near = difflib.get_close_matches(name_or_path.lower(), kind.names, n=1)
     raise UserError(
         f"no data set, file or directory is called {name_or_path!r}; "
         + (f"did you mean {near[0]}? " if near else "")
-        + f"Known data sets: {', '.join(known)}"
+        + f"Known data sets: {', '.join(kind.names)}"
     )
 
 
-def check_kind(name: str, names: Collection[str] | None) -> None:
+def check_kind(name: str, kind: Kind) -> None:
     """Raises UserError for a data set of another task, before it is fetched."""
-    if names and name not in names and name in (*MANIFEST, *ARCHIVES):
-        kind, script = ("questions", "qa") if name in MANIFEST else ("labelled texts", "cls")
-        raise UserError(
-            f"the data set {name} is one of {kind}, for train_{script}.py; here {', '.join(names)} "
-            f"may be named, a file or a directory (./{name}, if you mean one of that name)"
-        )
+    for other in (QUESTIONS, TEXTS):
+        if name in other.names and name not in kind.names:
+            raise UserError(
+                f"the data set {name} is one of {other.what}, for {other.script}; here "
+                f"{', '.join(kind.names)} may be named, a file or a directory (./{name}, if you "
+                "mean one of that name)"
+            )
 
 
 def known_parts(name: str, parts: Sequence[str], known: Mapping[str, object]) -> list[str]:

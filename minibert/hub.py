@@ -23,6 +23,7 @@ WANTED = (
     *VOCABULARIES,
     "tokenizer_config.json",
 )
+BUNDLED = "tiny-zh"  # in weights/, not on the hub
 USUAL = ("bert-base-chinese", "bert-base-cased", "bert-base-uncased")
 PATIENCE = 10  # seconds until a hub that does not answer counts as out of reach
 
@@ -49,6 +50,12 @@ def find(name: str | Path) -> Path:
             return directory
         if os.path.isfile(directory):
             raise UserError(f"{directory} is a file; name the directory that holds it")
+    if name == BUNDLED:
+        raise UserError(
+            f"{name} comes with minibert's repository, but there is none in {weights_folder()}; "
+            "let MINIBERT_WEIGHTS name the folder weights/ of a clone, or name another checkpoint "
+            "with --weights"
+        )
     try:
         cached = _cached(name)
     except HFValidationError:  # too many slashes, a space, …: nothing on the hub is called so

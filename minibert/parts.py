@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from minibert import datasets
+from minibert import datasets, hub
 from minibert.errors import UserError
 from minibert.report import say
 
@@ -28,19 +28,29 @@ def add_files(parser: argparse.ArgumentParser, what: str, held_out: str) -> None
         f"of --data; where there are none, {held_out}")  # fmt: skip
 
 
+def or_sample(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with the bundled sample for data where none is named; says so."""
+    if any(settings.get(name) for name in ("data", "train", "dev")):
+        return settings
+    say("no --data: the bundled sample, small data to try everything on; --data names others")
+    return settings | {"data": datasets.SAMPLE}
+
+
+def is_default(data: str | None, weights: str | None) -> bool:
+    """Whether these are the bundled sample and the bundled checkpoint, which have recipes of their
+    own; the sample alone means both."""
+    return data == datasets.SAMPLE and Path(weights or hub.BUNDLED).name == hub.BUNDLED
+
+
 def find_files(
-    settings: dict[str, Any],
-    names: Collection[str],
-    *,
-    parts: Sequence[str],
-    suffixes: Sequence[str],
+    settings: dict[str, Any], kind: datasets.Kind, parts: Sequence[str]
 ) -> dict[str, Path]:
     """The file to train on, that to score on where one is named, and further parts that --data has.
 
     Args:
         settings: "data", "train" and "dev", as given on the command line.
-        names: of the data sets that the task can learn from.
-        parts, suffixes: of files that are looked for in a directory.
+        kind: what the task learns from.
+        parts: train, dev and perhaps others.
 
     Raises:
         UserError: no training data is named, or twice; --data has none.
@@ -49,7 +59,7 @@ def find_files(
     if settings.get("data"):
         if len(files) == 2:
             raise UserError("--train and --dev name all data there is to name; leave out --data")
-        found = datasets.find(settings["data"], parts, suffixes=suffixes, names=names)
+        found = datasets.find(settings["data"], parts, kind)
         if "data" in found:  # a single file
             found = {"train": found["data"]}
             if "train" in files:
@@ -60,14 +70,13 @@ def find_files(
         files = found | files
     if "train" not in files and settings.get("data"):
         raise UserError(
-            f"{datasets.lacking(Path(settings['data']), ['train'], suffixes)}, only "
+            f"{datasets.lacking(Path(settings['data']), ['train'], kind.suffixes)}, only "
             f"{list_of(files.values())}; name the file to train on with --train FILE"
         )
     if "train" not in files:
-        first, *others = names
         raise UserError(
-            f"name the data: --data {first} (or {', '.join([*others, 'a file or a directory'])}), "
-            "or --train FILE and --dev FILE; there is no file to train on yet"
+            "there is no file to train on yet; name it with --train FILE, or name --data "
+            f"({', '.join(kind.names)}, a file or a directory)"
         )
     return files
 

@@ -14,6 +14,7 @@ import measure_tokenisation as tokenisation
 import measure_words as words
 import numpy as np
 import pytest
+import simple_answers
 import torch
 import torch.nn.functional as F
 from tiny import command_line, json_of
@@ -23,7 +24,7 @@ from tokenizers import Tokenizer
 import train_qa
 from minibert.batches import pad
 from minibert.model import BertForQuestionAnswering, SpanLogits
-from minibert.qa.reading import Answer, Question, read_questions
+from minibert.qa.reading import Answer, Question, QuestionSet, read_questions
 from minibert.qa.task import QATask
 from minibert.qa.windows import make_windows
 from minibert.tokenizer import SPECIAL, load_tokenizer
@@ -331,3 +332,80 @@ def test_jieba_takes_apart_a_sentence() -> None:
     pytest.importorskip("jieba")
     found = list(words.jieba_words()("教宗任命范廷颂为主教"))
     assert found == ["教宗", "任命", "范廷颂", "为主", "教"]  # 主教 is a word, and is cut
+
+
+# simple_answers.py
+
+
+def questions_of(tmp_path: Path, name: str, *qas: tuple[str, str, str]) -> QuestionSet:
+    """Questions, each with its text and its one answer, read from a file."""
+    paragraphs = [
+        {
+            "context": context,
+            "qas": [
+                {
+                    **{"id": f"{name}{i}", "question": asked},
+                    "answers": [{"text": answer, "answer_start": context.index(answer)}],
+                }
+            ],
+        }
+        for i, (context, asked, answer) in enumerate(qas)
+    ]
+    data = {"version": "", "data": [{"title": "", "paragraphs": paragraphs}]}
+    (tmp_path / name).write_text(json.dumps(data), encoding="utf-8")
+    return read_questions(tmp_path / name)
+
+
+def test_the_best_constant_is_a_run_that_many_answers_share(tmp_path: Path) -> None:
+    years = [("一九年", "九"), ("二八年", "八"), ("三七年", "七")]
+    dev = questions_of(tmp_path, "dev", *((text, f"{n}？", text) for text, n in years))
+    train = questions_of(tmp_path, "train", ("天地玄黄", "天？", "玄黄"))
+    found = simple_answers.candidates(train, dev)
+    assert found == ["一九年", "三七年", "二八年", "玄黄", "年"]
+    floor = simple_answers.best_constant(train, dev)
+    # 年 has a third of each answer (F1 1/2); a year all of its own, and 1/3 of two others.
+    assert floor.way == "一九年"
+    assert floor.score.f1 == pytest.approx(100 * (1 + 1 / 3 + 1 / 3) / 3)
+
+
+def test_the_overlap_is_with_the_piece_that_is_nearest_to_the_question(tmp_path: Path) -> None:
+    context = "天在上，地在下。日出东方，月落西山的水边；星多。"
+    asked = question("q", "月落在哪里？", context, ("西山的水边", context.index("西山")))
+    asked_characters = simple_answers.characters(asked.question)
+    assert asked_characters == set("月落在哪里")
+
+    def answers(piece: str) -> list[str]:
+        pattern = simple_answers.PIECES[piece]
+        return [simple_answers.overlap(pattern, cut)(asked) for cut in simple_answers.LEFT.values()]
+
+    assert answers("clause") == ["月落西山的水边", "西山的水边", "西山的水边"]
+    sentence = "日出东方，月落西山的水边；星多"
+    assert answers("sentence") == [sentence, "西山的水边；星多", "西山的水边；星多"]
+    dev = questions_of(tmp_path, "dev", (context, asked.question, "西山的水边"))
+    floor = simple_answers.best_overlap(dev)
+    assert floor.way == "the longest stretch between the question's characters of the clause"
+    assert floor.score.exact_match == floor.score.f1 == 100.0
+
+
+def test_questions_without_letters_and_texts_without_any_have_an_overlap_too() -> None:
+    for asked in (question("q", "？", "天地。"), question("q", "天？", "。。")):
+        for cut in simple_answers.LEFT.values():
+            simple_answers.overlap(simple_answers.PIECES["clause"], cut)(asked)
+
+
+def test_both_floors_are_printed_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions_of(tmp_path, "train", ("天地玄黄", "天？", "玄黄"))
+    far = ("天地地地玄黄宇。", "天玄？", "黄宇")
+    questions_of(tmp_path, "dev", far, ("日月盈昃。", "月？", "盈昃"))
+    files = {name: str(tmp_path / name) for name in ("train", "dev")}
+    assert simple_answers.main(Namespace(**files, json=str(tmp_path / "json"))) == 0
+    facts = json_of(tmp_path / "json")
+    assert facts["constant"]["way"] == "盈昃" and facts["constant"]["exact_match"] == 50
+    assert facts["overlap"]["exact_match"] == facts["overlap"]["f1"] == 100
+    assert facts["overlap"]["way"] == "what follows the question's last character of the sentence"
+    for line, name in zip(
+        capsys.readouterr().out.splitlines(), ("constant", "overlap"), strict=True
+    ):
+        assert line.startswith(name) and f"F1 {facts[name]['f1']:5.2f}" in line

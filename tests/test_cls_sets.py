@@ -182,12 +182,12 @@ def test_a_data_set_of_another_kind_is_refused_before_it_is_fetched(
 ) -> None:
     monkeypatch.setenv("MINIBERT_DATA", str(tmp_path))
     monkeypatch.setenv("MINIBERT_DATA_URL", "http://127.0.0.1:9")  # nobody listens there
-    says = r"squad is one of questions, for train_qa\.py; here sst2 may be named"
+    says = r"squad is one of questions, for train_qa\.py; here sample, sst2 may be named"
     with pytest.raises(UserError, match=says):
         read_sets({"data": "squad"})
     with pytest.raises(UserError, match=says):
         read_dev("squad", Wanted(), Wanted(), {})
-    with pytest.raises(UserError, match=r"Known data sets: sst2$"):
+    with pytest.raises(UserError, match=r"Known data sets: sample, sst2$"):
         read_sets({"data": "nowhere.tsv"})
 
 

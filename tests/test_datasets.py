@@ -21,7 +21,7 @@ import pytest
 from hub_server import serve_files
 
 from minibert import datasets, download
-from minibert.datasets import MANIFEST, Archive, Source, blob_id, find
+from minibert.datasets import ARCHIVES, MANIFEST, QUESTIONS, TEXTS, Archive, Source, blob_id, find
 from minibert.download import fetch
 from minibert.errors import UserError
 
@@ -351,7 +351,7 @@ def tiny(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         part: Source("owner/repo", "c0ffee", f"some folder/tiny_{part}.json", BLOB)
         for part in ("train", "dev", "test")
     }
-    monkeypatch.setattr(datasets, "MANIFEST", {"tiny": sources})
+    monkeypatch.setitem(MANIFEST, "tiny", sources)
     monkeypatch.setenv("MINIBERT_DATA", str(tmp_path / "moved"))
     return tmp_path / "moved" / "tiny"
 
@@ -384,12 +384,27 @@ def test_an_unknown_name_is_an_error_with_the_nearest_known(typed: str, meant: s
 
 
 def test_a_data_set_that_the_caller_cannot_read_is_not_fetched(server: Server) -> None:
-    for name, names, script in (("squad", ["sst2"], "qa"), ("sst2", MANIFEST, "cls")):
-        says = (
-            rf"the data set {name} is one of .*, for train_{script}\.py; here {', '.join(names)} "
-        )
-        with pytest.raises(UserError, match=says):
-            find(name, names=names)
+    for name, kind, script in (("squad", TEXTS, "qa"), ("sst2", QUESTIONS, "cls")):
+        says = f"the data set {name} is one of .*, for train_{script}.py; here sample, "
+        with pytest.raises(UserError, match=f"{says}{', '.join(kind.fetched)} may be"):
+            find(name, kind=kind)
+    assert server.seen == []
+
+
+def test_the_sample_is_of_the_kind_that_is_asked_for_and_needs_no_network(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sample").mkdir()  # a name stands before a directory
+    monkeypatch.chdir(tmp_path)
+    package = Path(datasets.__file__).parent
+    assert find("sample") == {
+        part: package / f"samples/qa/{part}.json" for part in ("train", "dev")
+    }
+    assert find("sample", ("dev", "test"), TEXTS) == {"dev": package / "samples/reviews/dev.tsv"}
+    with pytest.raises(UserError, match=r"sample holds no train\*\.json"):
+        find("./sample")
+    with pytest.raises(UserError, match="did you mean sample"):
+        find("samples")
     assert server.seen == []
 
 
@@ -518,7 +533,7 @@ MEMBERS = {
 @pytest.fixture
 def zipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], dict[str, Path]]:
     """Finds the data set `tiny`, whose zip has this content, in `tmp_path / "data"`."""
-    monkeypatch.setattr(datasets, "ARCHIVES", {"tiny": TINY})
+    monkeypatch.setitem(ARCHIVES, "tiny", TINY)
     monkeypatch.setenv("MINIBERT_DATA", str(tmp_path / "data"))
 
     def find_in(content: bytes) -> dict[str, Path]:
@@ -526,7 +541,7 @@ def zipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes],
         (tmp_path / "www/glue/tiny.zip").write_bytes(content)
         with serve_files(tmp_path / "www") as url:
             monkeypatch.setenv("MINIBERT_DATA_URL", url)
-            return find("tiny", ("train", "dev", "test"), wait=0.01)
+            return find("tiny", ("train", "dev", "test"), TEXTS, wait=0.01)
 
     return find_in
 
@@ -591,11 +606,11 @@ def test_a_member_that_would_fill_the_disk_is_refused(
 def test_a_directory_is_searched_for_other_endings_if_told_so(tmp_path: Path) -> None:
     for name in ("train.tsv", "dev.csv", "test.jsonl", "notes.md"):
         (tmp_path / name).touch()
-    parts, endings = ("train", "dev", "test"), (".tsv", ".csv", ".jsonl")
-    found = find(str(tmp_path), parts, suffixes=endings)
+    parts = ("train", "dev", "test")
+    found = find(str(tmp_path), parts, TEXTS)
     assert {part: path.name for part, path in found.items()} == {
         **{"train": "train.tsv", "dev": "dev.csv", "test": "test.jsonl"}
     }
     (tmp_path / "train.csv").touch()
     with pytest.raises(UserError, match=r"several train files: train\.csv, train\.tsv"):
-        find(str(tmp_path), parts, suffixes=endings)
+        find(str(tmp_path), parts, TEXTS)

@@ -590,7 +590,7 @@ def test_probabilities_come_in_the_order_of_the_texts(tiny: TinyCls) -> None:
     ("flags", "says"),
     [
         ({"data": "sst", "train": None, "dev": None}, "did you mean sst2?"),
-        ({"train": None, "dev": None}, "name the data: --data sst2"),
+        ({"train": None}, "or name --data (sample, sst2, a file or a directory)"),
         ({"train": "nowhere.tsv"}, "nowhere.tsv does not exist"),
         ({"text_column": "body"}, "has no column 'body'; there are 1 'sentence', 2 'label'"),
         ({"label_column": "1"}, "has 39 different values in 39 texts, so it is no class"),

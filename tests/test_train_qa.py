@@ -455,8 +455,7 @@ def test_questions_without_an_answer_get_a_threshold_and_their_own_scores(
     ("flags", "says"),
     [
         ({"data": "cmrc", "train": None, "dev": None}, "did you mean cmrc2018?"),
-        ({"train": None, "dev": None}, "name the data: --data cmrc2018"),
-        ({"train": None}, "there is no file to train on yet"),
+        ({"train": None}, "or name --data (sample, cmrc2018, squad, squad2, drcd, a file"),
         ({"data": "squad"}, "--train and --dev name all data there is to name; leave out --data"),
         ({"data": __file__, "dev": None}, "both name a file to train on"),
         ({"train": "nowhere.json"}, "nowhere.json"),

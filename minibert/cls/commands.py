@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 RUNS = ("train_cls.py", "classification")  # whose models are asked here
 DATA_HELP = (
-    "sst2; a file of labelled texts (TSV, CSV or JSON Lines); or a directory with one called dev*"
+    "sample (bundled); sst2 (fetched on first use); a file of labelled texts (TSV, CSV or JSON "
+    "Lines); or a directory with one called dev*"
 )
 AS_TRAINED = "as in training, else "
 SHOWN_LABELS = 5  # of a text's classes

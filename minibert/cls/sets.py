@@ -27,7 +27,6 @@ from minibert.parts import find_files, say_shared, shares
 from minibert.report import say
 
 SHOWN = 20  # classes, by name
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".txt")  # looked for in a directory
 
 
 def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
@@ -38,7 +37,7 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
             the dev set that the training set lacks.
     """
     parts = ("train", "dev", "test")
-    files = find_files(settings, datasets.ARCHIVES, parts=parts, suffixes=SUFFIXES)
+    files = find_files(settings, datasets.TEXTS, parts)
     shared = shares(files)
     wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
     sets: dict[str, TextSet] = {}
@@ -111,7 +110,7 @@ def read_dev(name: str, asked: Wanted, trained: Wanted, trained_on: Mapping[str,
     Raises:
         UserError: there is nothing of that name; what `read_texts` raises.
     """
-    [path] = datasets.find(name, ("dev",), suffixes=SUFFIXES, names=datasets.ARCHIVES).values()
+    [path] = datasets.find(name, ("dev",), datasets.TEXTS).values()
     texts = read_texts(path, asked, trained=trained)
     check_count(name, "dev", texts)
     train, dev = (trained_on.get(part, {}) for part in ("train", "dev"))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 RUNS = ("train_qa.py", "question-answering")  # whose models are asked here
 DATA_HELP = (
-    "cmrc2018, squad, squad2 or drcd (fetched on first use); a file in the layout of SQuAD or of "
-    "CMRC; or a directory that holds one"
+    "sample (bundled); cmrc2018, squad, squad2 or drcd (fetched on first use); a file in the "
+    "layout of SQuAD or of CMRC; or a directory that holds one"
 )
 METRICS = list(get_args(Metric))
 SHOWN_IDS = 5  # of the questions that something is said about
@@ -85,13 +85,13 @@ def add_data_commands(commands: Any) -> None:
     peek.add_argument("--data", required=True, metavar="NAME|FILE|DIR", help=DATA_HELP)
     peek.add_argument(
         "--weights", metavar="NAME|DIR", help="whose vocabulary (default: as train_qa.py, "
-        "bert-base-chinese for Chinese, else bert-base-cased)"
+        "tiny-zh for the sample, bert-base-chinese for other Chinese, else bert-base-cased)"
     )  # fmt: skip
     peek.add_argument("--count", type=int, default=3, metavar="N", help="examples (default: 3)")
     peek.add_argument("--max-length", type=int, metavar="TOKENS", help="of a window (default: 384, "
         "for Chinese 512)")  # fmt: skip
     peek.add_argument("--doc-stride", type=int, metavar="TOKENS", help="from one window's start "
-        "to the next's (default: 128)")  # fmt: skip
+        "to the next's (default: 128, for the sample 384)")  # fmt: skip
     peek.set_defaults(run=_peek)
 
 
@@ -154,7 +154,7 @@ def read_data(name: str, *parts: str) -> QuestionSet:
     from minibert import datasets
     from minibert.qa.reading import read_questions
 
-    found = datasets.find(name, parts or ("dev",), names=datasets.MANIFEST)
+    found = datasets.find(name, parts or ("dev",))
     return read_questions(next(iter(found.values())))
 
 
@@ -214,14 +214,14 @@ def some(names: tuple[str, ...]) -> str:
 def _peek(args: argparse.Namespace) -> int:
     from minibert import hub
     from minibert.qa.peek import describe
-    from minibert.qa.recipes import PUBLISHED, usual_metric
+    from minibert.qa.recipes import recipe_for
     from minibert.tokenizer import load_tokenizer
     from minibert.trained import plain_warnings
 
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
     data = read_data(args.data, "train", "dev")
-    usual = PUBLISHED[usual_metric(data)]
+    usual = recipe_for(data, args.data, args.weights)
     weights = args.weights or usual.weights
     tokenizer = load_tokenizer(hub.find(weights))
     trainable = data.trainable
