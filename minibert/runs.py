@@ -26,6 +26,7 @@ from minibert.report import say
 from minibert.train import PRECISIONS, Training, choose_precision
 
 Settings = dict[str, Any]
+LEARNED_FROM = "learned_from.json"
 VERSIONS = ("torch", "tokenizers", "safetensors", "numpy")
 
 
@@ -216,6 +217,7 @@ def start(
     facts = {
         "settings": settings,
         "data": data,
+        "learned_before": learned_from(hub.find(settings["weights"])),
         "counts": counts,
         "versions": {"minibert": __version__, "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
@@ -229,6 +231,27 @@ def start(
         files.write_json(run / "run.json", facts)
 
     distributed.in_main(write)
+
+
+def learned_from(checkpoint: Path) -> list[dict[str, str]]:
+    """What a checkpoint was trained on, as far as it says: each file's name and sha256, or a note.
+
+    A run says it in run.json; a checkpoint that was made of runs, as tiny-zh, in learned_from.json.
+    Whoever scores a model on some data can see here whether it has learned from them.
+    """
+    if (checkpoint / LEARNED_FROM).is_file():
+        found: list[dict[str, str]] = files.read_json(checkpoint / LEARNED_FROM)["learned_from"]
+        return found
+    # The last epoch's model is a folder in its run.
+    runs = [run for run in (checkpoint, checkpoint.parent) if (run / "run.json").is_file()]
+    facts = files.read_json(runs[0] / "run.json") if runs else {}
+    trained = [part for name, part in facts.get("data", {}).items() if name not in ("dev", "test")]
+    here = [
+        {"file": "/".join(Path(part["file"]).parts[-2:]), "sha256": part["sha256"]}
+        for part in trained
+        if {"file", "sha256"} <= part.keys()
+    ]
+    return [*facts.get("learned_before", []), *here]
 
 
 def again(script: str, run: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from tiny import write_model
 from tiny_qa import CONFIG, VOCABULARY
 
-from minibert import files
+from minibert import files, runs
 from minibert.errors import UserError
 from minibert.model import BertForMaskedLM, BertForQuestionAnswering
 
@@ -34,7 +34,10 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path) -> Path:
     args = argparse.Namespace(
-        model=str(folder / "model"), head=str(folder / "head"), out=str(folder / "both")
+        model=str(folder / "model"),
+        head=str(folder / "head"),
+        out=str(folder / "both"),
+        note="No score on these.",
     )
     assert bundle.run(args) == 0
     return folder / "both"
@@ -52,6 +55,18 @@ def test_both_heads_are_what_they_were_within_half_precision(
         torch.testing.assert_close(both.state_dict()[name], tensor.half().float(), msg=name)
     stored = files.read_tensors(folder / "both")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+def test_what_it_learned_from_is_handed_on(folder: Path) -> None:
+    squad = {"file": "squad/train.json", "sha256": "1"}
+    before = {"learned_before": [squad]}
+    cmrc = {"file": "/a/b/cmrc/train.json", "sha256": "2", "questions": 3}
+    dev = {"file": "/a/b/dev.json", "sha256": "3"}
+    for name, data in (("model", {"train": cmrc, "dev": dev}), ("head", {"corpus.txt": cmrc})):
+        files.write_json(folder / name / "run.json", before | {"data": data})
+    learned = [{"note": "No score on these."}, squad, {"file": "cmrc/train.json", "sha256": "2"}]
+    assert runs.learned_from(run(folder)) == learned
+    assert runs.learned_from(folder) == []
 
 
 def test_a_head_on_other_layers_is_refused(folder: Path) -> None:

@@ -363,7 +363,15 @@ def test_a_run_may_be_what_another_starts_from(
     task = QATask(load_tokenizer(weights), SETTINGS, tiny.dev)
     _, texts = task.evaluate(BertForQuestionAnswering.from_pretrained(weights))
     assert json_of(tmp_path / "second/predictions.json") == json.loads(texts["predictions.json"])
-    assert json_of(tmp_path / "second/run.json")["settings"]["weights"] == str(weights)
+    facts, before = (
+        json_of(run / "run.json") for run in (tmp_path / "second", tiny.folder / "run")
+    )
+    assert facts["settings"]["weights"] == str(weights)
+    [learned] = facts[
+        "learned_before"
+    ]  # from what the run was trained on, not what it was scored on
+    assert learned["sha256"] == before["data"]["train"]["sha256"]
+    assert before["learned_before"] == []
 
 
 @pytest.mark.parametrize("flag", ["data", "train"])

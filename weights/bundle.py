@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from minibert import files, hub
+from minibert import files, hub, runs
 from minibert.cli import guard
 from minibert.config import BertConfig
 from minibert.errors import UserError
@@ -55,8 +55,12 @@ def run(args: argparse.Namespace) -> int:
     tensors = bundle(model, head)
     config = BertConfig.from_pretrained(model).to_dict()
     config |= {"architectures": ["BertForMaskedLM"], "dtype": "float16"}
+    learned = [*runs.learned_from(model), *runs.learned_from(head)]
+    once = [fact for i, fact in enumerate(learned) if fact not in learned[:i]]
+    noted = [{"note": args.note}] if args.note else []
     files.write_whole(
         {
+            out / runs.LEARNED_FROM: files.as_json({"learned_from": [*noted, *once]}),
             out / files.SINGLE: files.as_tensors(tensors),
             out / "config.json": files.as_json(config),
         }
@@ -74,6 +78,7 @@ def main() -> int:
     add = parser.add_argument
     add("--model", required=True, help="a checkpoint or run, whose layers and heads are taken")
     add("--head", required=True, help="a run of pretrain.py --head-only that began with it")
+    add("--note", help="a sentence that run.json repeats in every run that begins with this")
     add("--out", required=True, metavar="DIRECTORY")
     return guard(lambda: run(parser.parse_args()))
 

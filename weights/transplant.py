@@ -26,7 +26,7 @@ from pretrain import read_passages
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from minibert import files, hub
+from minibert import files, hub, runs
 from minibert.cli import guard
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering, BertModel
@@ -164,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
             out / "vocab.txt": files.as_text("".join(f"{token}\n" for token in vocabulary)),
             out / "tokenizer_config.json": files.as_json({"do_lower_case": True}),
             out / "made_of.json": files.as_json(made_of),
+            out / runs.LEARNED_FROM: files.as_json({"learned_from": runs.learned_from(reader)}),
         }
     )
     tokenizer = load_tokenizer(out)
