@@ -24,7 +24,7 @@ from minibert.cls.sets import read_sets
 from minibert.cls.task import ClsSettings, ClsTask, load_model, say_cut
 from minibert.datasets import SAMPLE
 from minibert.metrics import is_chinese
-from minibert.parts import add_files, is_default, or_sample
+from minibert.parts import OWN_RECIPE, add_files, or_sample, rate_in_words, takes_own
 from minibert.report import say
 from minibert.tokenizer import check_model, load_tokenizer
 from minibert.train import Training
@@ -40,8 +40,8 @@ BERT_PAPER = {
     "max_length": 128,
     "head_tail": False,
 }
-OWN = {  # for the bundled sample
-    "recipe": "minibert's own, for the bundled sample",
+OWN: dict[str, Any] = {
+    "recipe": OWN_RECIPE,
     "weights": hub.BUNDLED,
     "lr": 1e-4,
     "batch_size": 16,
@@ -49,10 +49,11 @@ OWN = {  # for the bundled sample
     "max_length": 128,
     "head_tail": False,
 }
-DESCRIPTION = """Fine-tunes a BERT to tell classes of texts, or of pairs of texts, apart.
+DESCRIPTION = f"""Fine-tunes a BERT to tell classes of texts, or of pairs of texts, apart.
 
-Without --data it is trained on the bundled sample, from {weights}: {lr}, batch {batch_size},
-{epochs} epochs, length {max_length} ({recipe}).
+Without --data it is trained on the bundled sample, from {OWN["weights"]}:
+{rate_in_words(OWN["lr"])}, batch {OWN["batch_size"]}, {OWN["epochs"]} epochs, length
+{OWN["max_length"]}, {OWN["recipe"]}.
 
 Of other data, and of the sample from other --weights, settings that are not given are those of the
 published recipe for GLUE's tasks: 2e-5, batch 32, 3 epochs, length 128, from the BERT paper
@@ -65,7 +66,7 @@ label; docs/labelled-texts.md has the rules. A run leaves the model as transform
 (config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt), its scores and
 verdicts on the dev texts (eval.json, predictions.tsv, failures.tsv, confusion.svg) and on a test
 set (test_predictions.tsv, test.json), and how it went (run.json, metrics.jsonl, curves.svg).
-""".format(**OWN)
+"""
 # To be tried on a model of the sample, which does not hold it.
 REVIEW = "这家店的面很好吃，老板也热情，下次还来。"
 
@@ -118,7 +119,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     )
     counts = say_what_is_cut(task)
     if not resumed:
-        runs.start(directory, settings, data, counts)
+        runs.start(directory, settings, data, counts, weights)
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 
@@ -152,7 +153,7 @@ def with_defaults(settings: dict[str, Any], train: TextSet) -> dict[str, Any]:
     if "recipe" in settings:  # a resumed run has everything already
         return settings
     usual, texts_are = OWN, "the sample's"
-    if not is_default(settings.get("data"), settings.get("weights")):
+    if not takes_own(settings):
         chinese = is_chinese(example.text for example in train.examples[:1000])
         usual = BERT_PAPER | {"weights": "bert-base-chinese" if chinese else "bert-base-cased"}
         texts_are = "Chinese" if chinese else "not Chinese"
@@ -160,11 +161,7 @@ def with_defaults(settings: dict[str, Any], train: TextSet) -> dict[str, Any]:
         say(f"the texts are {texts_are}: starting from {usual['weights']}")
     columns = dict.fromkeys(("text_column", "pair_column", "label_column"))
     unnamed = {"data": None, "train": None, "dev": None, **columns}
-    filled: dict[str, Any] = unnamed | runs.DEFAULTS | usual | settings
-    if filled["data"] == SAMPLE:  # as runs/sample-… is that of the questions
-        out = f"runs/reviews-{Path(filled['weights']).name}-{filled['seed']}"
-        filled.setdefault("out", out)
-    return filled
+    return unnamed | runs.DEFAULTS | usual | settings
 
 
 if __name__ == "__main__":

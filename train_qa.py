@@ -20,12 +20,12 @@ from minibert import runs
 from minibert.cli import guard
 from minibert.datasets import QUESTIONS, SAMPLE, SAMPLES
 from minibert.model import BertForQuestionAnswering
-from minibert.parts import add_files, find_files, or_sample, say_shared, shares
+from minibert.parts import add_files, find_files, or_sample, rate_in_words, say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, OWN, PUBLISHED, QARecipe, recipe_for, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
-from minibert.report import from_here, say
+from minibert.report import say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
 
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 def recipes_in_words() -> str:
     """Two lines of the help for each."""
-    words = described("sample (from other --weights as other data)", OWN)
+    words = described("sample, from no other --weights than tiny-zh", OWN)
     for metric, usual in PUBLISHED.items():
         names = ", ".join(name for name, language in LANGUAGES.items() if language == metric)
         kind = "in Chinese" if metric == "cmrc2018" else "in another language"
@@ -74,12 +74,11 @@ def recipes_in_words() -> str:
 
 
 def described(data: str, usual: QARecipe) -> str:
-    lr = f"{usual.lr:.0e}".replace("e-0", "e-")
     epochs = "1 epoch" if usual.epochs == 1 else f"{usual.epochs} epochs"
     return (
         f"  {data}: {usual.recipe}\n"
-        f"      {lr}, batch {usual.batch_size}, {epochs}, length {usual.max_length}, "
-        f"stride {usual.doc_stride}, from {usual.weights}\n"
+        f"      {rate_in_words(usual.lr)}, batch {usual.batch_size}, {epochs}, "
+        f"length {usual.max_length}, stride {usual.doc_stride}, from {usual.weights}\n"
     )
 
 
@@ -99,7 +98,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     )
     if not resumed:
         counts = {"train_windows": len(task.lengths), "dev_windows": len(task.dev_windows.windows)}
-        runs.start(directory, settings, data, counts)
+        runs.start(directory, settings, data, counts, weights)
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 
@@ -114,6 +113,12 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
         f"best epoch {best['epoch']}: EM {em:.2f}, F1 {f1:.2f}; saved in {run}",
         f"ask it: {ask}",
     ]
+
+
+def from_here(path: Path) -> str:
+    """A path as one types it: from the current directory, if it lies below that."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
@@ -131,10 +136,10 @@ def with_defaults(settings: dict[str, Any], questions: dict[str, QuestionSet]) -
     """The settings with a recipe for whatever was not given, by the data."""
     if "recipe" in settings:  # a resumed run has everything already
         return settings
-    usual = recipe_for(questions["train"], settings.get("data"), settings.get("weights"))
+    usual = recipe_for(questions["train"], settings)
     if "weights" not in settings:
-        language = "not Chinese" if usual is PUBLISHED["squad"] else "Chinese"
-        say(f"the texts are {language}: starting from {usual.weights}")
+        texts_are = {OWN: "the sample's", PUBLISHED["squad"]: "not Chinese"}.get(usual, "Chinese")
+        say(f"the texts are {texts_are}: starting from {usual.weights}")
     metric = usual_metric(questions["dev"])
     filled = {
         **{"data": None, "train": None, "dev": None, "metric": metric},

@@ -160,7 +160,7 @@ def prepare(settings: runs.Settings, device: torch.device, resumed: Path | None)
     model = kind.from_pretrained(weights).to(device)
     task = AblationTask(load_tokenizer(weights), settings, dev, train)
     if not resumed:
-        runs.start(directory, settings, data, {"train_windows": len(task.lengths)})
+        runs.start(directory, settings, data, {"train_windows": len(task.lengths)}, weights)
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 

@@ -9,8 +9,8 @@
   the question (of equal ones the shortest), whole or what is left of it without them.
 
 Of each the best in hindsight is taken, by its mean F1 on dev, which no method could know before:
-so both floors are as high as they can be. They are scored by the rules of CMRC 2018, which take
-Chinese by characters.
+so both floors are as high as these ways can be. They are scored by the rules of CMRC 2018, which
+take Chinese by characters.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from minibert import files
 from minibert.cli import guard
+from minibert.errors import UserError
 from minibert.metrics import Score, score_all
 from minibert.qa.reading import Question, QuestionSet, read_questions
 
@@ -67,7 +68,7 @@ def candidates(*sets: QuestionSet) -> list[str]:
     """All answers, and the runs that several of them share."""
     answers = sorted({text for found in sets for q in found.questions for text in q.gold_texts})
     sharing = Counter(run for text in answers for run in runs_of(text))
-    return [*answers, *(run for run, n in sharing.items() if n >= SHARED_BY)]
+    return [*answers, *sorted(run for run, n in sharing.items() if n >= SHARED_BY)]
 
 
 def runs_of(text: str) -> set[str]:
@@ -124,6 +125,8 @@ LEFT: dict[str, Callable[[str, set[str]], str]] = {
 
 def main(args: argparse.Namespace) -> int:
     train, dev = read_questions(args.train), read_questions(args.dev)
+    if not (train.trainable and any(question.gold_texts for question in dev.questions)):
+        raise UserError(f"{args.train} or {args.dev} has no question with an answer")
     floors = {"constant": best_constant(train, dev), "overlap": best_overlap(dev)}
     for name, (way, score) in floors.items():
         print(f"{name:8}  EM {score.exact_match:5.2f}  F1 {score.f1:5.2f}  {way}")

@@ -50,11 +50,10 @@ def find(name: str | Path) -> Path:
             return directory
         if os.path.isfile(directory):
             raise UserError(f"{directory} is a file; name the directory that holds it")
-    if name == BUNDLED:
+    if name in (BUNDLED, f"weights/{BUNDLED}"):
         raise UserError(
             f"{name} comes with minibert's repository, but there is none in {weights_folder()}; "
-            "let MINIBERT_WEIGHTS name the folder weights/ of a clone, or name another checkpoint "
-            "with --weights"
+            "let MINIBERT_WEIGHTS name the folder weights/ of a clone, or name another checkpoint"
         )
     try:
         cached = _cached(name)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from minibert.report import say
 # `reading.py` of each task.
 HELD_OUT = 10
 Part = Literal["all", "train", "dev"]
+OWN_RECIPE = "minibert's own, for the bundled sample"
 
 
 def add_files(parser: argparse.ArgumentParser, what: str, held_out: str) -> None:
@@ -30,16 +31,22 @@ def add_files(parser: argparse.ArgumentParser, what: str, held_out: str) -> None
 
 def or_sample(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, with the bundled sample for data where none is named; says so."""
-    if any(settings.get(name) for name in ("data", "train", "dev")):
+    if any(settings.get(name) is not None for name in ("data", "train", "dev")):
         return settings
     say("no --data: the bundled sample, small data to try everything on; --data names others")
     return settings | {"data": datasets.SAMPLE}
 
 
-def is_default(data: str | None, weights: str | None) -> bool:
-    """Whether these are the bundled sample and the bundled checkpoint, which have recipes of their
-    own; the sample alone means both."""
-    return data == datasets.SAMPLE and Path(weights or hub.BUNDLED).name == hub.BUNDLED
+def takes_own(settings: Mapping[str, Any]) -> bool:
+    """Whether training is on the bundled sample, whole, from the bundled checkpoint, which have
+    recipes of their own; the sample without --weights means both."""
+    is_sample = settings.get("data") == datasets.SAMPLE and not settings.get("train")
+    return is_sample and Path(settings.get("weights") or hub.BUNDLED).name == hub.BUNDLED
+
+
+def rate_in_words(lr: float) -> str:
+    """As one writes it: 2e-5, not 2e-05 or 0.00002."""
+    return f"{lr:.0e}".replace("e-0", "e-")
 
 
 def find_files(

@@ -162,9 +162,3 @@ def say(text: str) -> None:
 def on_one_line(text: str) -> str:
     """Spaces for line ends and the like; what could steer a terminal is left out."""
     return "".join(c for c in re.sub(r"\s+", " ", text) if unicodedata.category(c) != "Cc")
-
-
-def from_here(path: Path) -> str:
-    """A path as one types it: from the current directory, if it lies below that."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,7 +1,7 @@
 """A run directory: what the training scripts are told, and what they leave on disk.
 
 `run.json` holds every setting, so that a run says how it was made and can be resumed with one
-flag. A setting that was not given takes its value from a recipe, which is a published one.
+flag. A setting that was not given takes its value from a recipe, most often a published one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from minibert import __version__, checkpoint, distributed, files, hub
+from minibert.datasets import SAMPLE
 from minibert.errors import UserError
 from minibert.memory import keep_freed_memory
 from minibert.optimization import Recipe
@@ -45,7 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--weights", help="checkpoint to start from: a directory, a name in weights/, a run, or a "
         "checkpoint on the Hugging Face hub")  # fmt: skip
-    add("--out", metavar="RUN", help="directory for the results (default: runs/DATA-WEIGHTS-SEED)")
+    add("--out", metavar="RUN", help="directory for the results (default: runs/DATA-WEIGHTS-SEED; "
+        "of the sample, DATA is qa or reviews)")  # fmt: skip
     add("--epochs", type=positive(int), help="times to go through the training data")
     add("--batch-size", type=positive(int), help="examples to an update, over all processes")
     add("--lr", type=positive(float), help="the highest learning rate")
@@ -188,6 +190,8 @@ def directory_for(settings: Settings, data: Mapping[str, Any]) -> Path:
         UserError: it is there already and not empty.
     """
     source = settings.get("data") or next(iter(data.values()))["file"]
+    if source == SAMPLE:  # by its folder: both tasks have one of that name
+        source = Path(next(iter(data.values()))["file"]).parent.name
     weights = Path(settings["weights"]).name
     usual = f"runs/{Path(source).stem}-{weights}-{settings['seed']}"
     run = Path(settings.get("out") or usual)
@@ -211,13 +215,18 @@ def check_new(run: Path) -> None:
 
 
 def start(
-    run: Path, settings: Settings, data: Mapping[str, Any], counts: Mapping[str, int]
+    run: Path,
+    settings: Settings,
+    data: Mapping[str, Any],
+    counts: Mapping[str, int],
+    weights: Path,
 ) -> None:
-    """Makes the directory and writes run.json: settings, versions, data with their sums, counts."""
+    """Makes the directory and writes run.json: settings, versions, data with their sums, counts,
+    and what the checkpoint to start from has learned from before."""
     facts = {
         "settings": settings,
         "data": data,
-        "learned_before": learned_from(hub.find(settings["weights"])),
+        "learned_before": learned_from(weights),
         "counts": counts,
         "versions": {"minibert": __version__, "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
@@ -233,25 +242,32 @@ def start(
     distributed.in_main(write)
 
 
-def learned_from(checkpoint: Path) -> list[dict[str, str]]:
-    """What a checkpoint was trained on, as far as it says: each file's name and sha256, or a note.
+def run_of(directory: Path) -> Path:
+    """Where run.json is, if a model was trained here: a run's last model is in a folder of it."""
+    return directory.parent if directory.name == "last" else directory
+
+
+def learned_from(checkpoint: Path) -> list[dict[str, Any]]:
+    """What a checkpoint was trained on, as far as it says: file, sha256, … of each file; a note.
 
     A run says it in run.json; a checkpoint that was made of runs, as tiny-zh, in learned_from.json.
-    Whoever scores a model on some data can see here whether it has learned from them.
+    Of any other nothing is known.
+
+    Raises:
+        UserError: one of these files is damaged.
     """
-    if (checkpoint / LEARNED_FROM).is_file():
-        found: list[dict[str, str]] = files.read_json(checkpoint / LEARNED_FROM)["learned_from"]
-        return found
-    # The last epoch's model is a folder in its run.
-    runs = [run for run in (checkpoint, checkpoint.parent) if (run / "run.json").is_file()]
-    facts = files.read_json(runs[0] / "run.json") if runs else {}
-    trained = [part for name, part in facts.get("data", {}).items() if name not in ("dev", "test")]
-    here = [
-        {"file": "/".join(Path(part["file"]).parts[-2:]), "sha256": part["sha256"]}
-        for part in trained
-        if {"file", "sha256"} <= part.keys()
-    ]
-    return [*facts.get("learned_before", []), *here]
+    path = checkpoint / LEARNED_FROM
+    if path.is_file():
+        before, data = files.read_json(path).get("learned_from"), {}
+    elif (path := run_of(checkpoint) / "run.json").is_file():
+        facts = files.read_json(path)
+        before, data = facts.get("learned_before", []), facts.get("data", {})
+    else:
+        return []
+    if not isinstance(before, list) or not isinstance(data, dict):
+        raise UserError(f"{path} does not say what {checkpoint} has learned from: it is damaged")
+    trained = [part for name, part in data.items() if name not in ("dev", "test")]
+    return [*before, *trained]
 
 
 def again(script: str, run: Path) -> str:

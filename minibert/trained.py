@@ -66,7 +66,7 @@ def load_trained(
             belong together.
     """
     directory = hub.find(name)
-    run = run_of(directory)
+    run = runs.run_of(directory)
     facts = read_facts(run, script, needs) if (run / "run.json").is_file() else {}
     if facts and not (directory / "config.json").is_file():
         raise UserError(
@@ -88,11 +88,6 @@ def load_trained(
     return Trained(model.to(on), tokenizer, run if facts else None, facts, precision)
 
 
-def run_of(directory: Path) -> Path:
-    """Where run.json is, if a model was trained here: a run's last model is in a folder of it."""
-    return directory.parent if directory.name == "last" else directory
-
-
 def is_classifier(name: str) -> bool:
     """Whether a model is for classes of texts, so not for questions.
 
@@ -100,7 +95,7 @@ def is_classifier(name: str) -> bool:
         UserError: it is a checkpoint without a run, and for neither.
     """
     directory = hub.find(name)
-    run = run_of(directory)
+    run = runs.run_of(directory)
     if (run / "run.json").is_file():
         return script_of(files.read_json(run / "run.json").get("settings")) == "train_cls.py"
     config = directory / "config.json"

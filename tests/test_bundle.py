@@ -64,9 +64,15 @@ def test_what_it_learned_from_is_handed_on(folder: Path) -> None:
     dev = {"file": "/a/b/dev.json", "sha256": "3"}
     for name, data in (("model", {"train": cmrc, "dev": dev}), ("head", {"corpus.txt": cmrc})):
         files.write_json(folder / name / "run.json", before | {"data": data})
-    learned = [{"note": "No score on these."}, squad, {"file": "cmrc/train.json", "sha256": "2"}]
-    assert runs.learned_from(run(folder)) == learned
+    both = run(folder)
+    assert runs.learned_from(both) == [{"note": "No score on these."}, squad, cmrc]
+    assert runs.learned_from(folder / "model" / "last") == [squad, cmrc]
     assert runs.learned_from(folder) == []
+    files.write_json(folder / "head" / "run.json", {"learned_before": None})
+    with pytest.raises(UserError, match=r"run\.json does not say .*: it is damaged"):
+        runs.learned_from(folder / "head")
+    with pytest.raises(UserError, match="both exists already and is no run"):
+        run(folder)
 
 
 def test_a_head_on_other_layers_is_refused(folder: Path) -> None:
@@ -77,6 +83,24 @@ def test_a_head_on_other_layers_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=f"{name} is not the same"):
         run(folder)
     assert not (folder / "both").exists()
+
+
+def test_a_head_on_the_same_numbers_in_fp16_is_the_same(folder: Path) -> None:
+    for name in ("model", "head"):
+        tensors = files.read_tensors(folder / name)
+        files.write_tensors(
+            folder / name / files.SINGLE,
+            {n: x.half() if name == "model" else x.half().float() for n, x in tensors.items()},
+        )
+    run(folder)
+
+
+def test_a_model_that_lacks_layers_of_the_head_is_refused(folder: Path) -> None:
+    tensors = files.read_tensors(folder / "model")
+    bare = {name.removeprefix("bert."): x.clone() for name, x in tensors.items()}
+    files.write_tensors(folder / "model" / files.SINGLE, bare)
+    with pytest.raises(UserError, match="is not the same in"):
+        run(folder)
 
 
 def test_without_a_head_there_is_nothing_to_bundle(folder: Path) -> None:
@@ -90,3 +114,5 @@ def test_numbers_that_fp16_does_not_hold_are_refused() -> None:
         bundle.half("w", torch.tensor([1.0, 1e6]))
     with pytest.raises(UserError, match="w has a number"):
         bundle.half("w", torch.tensor([float("nan")]))
+    assert bundle.half("n", torch.tensor([3])).dtype == torch.int64
+    assert bundle.half("none", torch.empty(0)).shape == (0,)

@@ -24,12 +24,13 @@ import train_qa
 from minibert import hub
 from minibert.cls.reading import read_texts
 from minibert.config import BertConfig
-from minibert.datasets import SAMPLES, find
+from minibert.datasets import QUESTIONS, SAMPLES, TEXTS, find
 from minibert.errors import UserError
 from minibert.model import BertForMaskedLM, BertForQuestionAnswering
-from minibert.parts import is_default, or_sample
+from minibert.parts import OWN_RECIPE, or_sample, takes_own
 from minibert.qa.reading import read_questions
 from minibert.qa.recipes import OWN, PUBLISHED, recipe_for
+from minibert.runs import directory_for
 from minibert.tokenizer import load_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ ABOVE = 10  # points of F1 by which the trained model must be above every floor
 def test_without_data_it_is_the_sample_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert or_sample({"seed": 1}) == {"seed": 1, "data": "sample"}
     assert capsys.readouterr().err.startswith("no --data: the bundled sample")
-    for given in ({"data": "squad"}, {"train": "a.json"}, {"dev": "a.json"}):
+    for given in ({"data": "squad"}, {"data": ""}, {"train": "a.json"}, {"dev": "a.json"}):
         assert or_sample(given) == given
     assert capsys.readouterr().err == ""
 
@@ -62,11 +63,12 @@ def test_without_data_it_is_the_sample_and_says_so(capsys: pytest.CaptureFixture
 def test_the_own_recipes_are_for_the_bundled_sample_from_the_bundled_checkpoint(
     data: str | None, weights: str | None, is_own: bool
 ) -> None:
-    assert is_default(data, weights) is is_own
+    given = {"data": data} | ({"weights": weights} if weights else {})
+    assert takes_own(given) is is_own
+    assert not takes_own(given | {"train": "mine.json"})
     questions = read_questions(find("sample")["train"])
     chinese = "squad" if data == "squad" else "cmrc2018"
-    assert recipe_for(questions, data, weights) == (OWN if is_own else PUBLISHED[chinese])
-    given = {"data": data} | ({"weights": weights} if weights else {})
+    assert recipe_for(questions, given) == (OWN if is_own else PUBLISHED[chinese])
     both = {"train": questions, "dev": questions}
     texts = read_texts(SAMPLES / "reviews/train.tsv")
     for filled, own in (
@@ -80,18 +82,22 @@ def test_the_own_recipes_are_for_the_bundled_sample_from_the_bundled_checkpoint(
             assert {name: filled[name] for name in own if name != "weights"} == {
                 name: value for name, value in own.items() if name != "weights"
             }
-            assert filled["recipe"] == "minibert's own, for the bundled sample"
+            assert filled["recipe"] == OWN_RECIPE
 
 
-def test_the_runs_of_both_samples_have_names_of_their_own() -> None:
-    texts = read_texts(SAMPLES / "reviews/train.tsv")
-    for given, out in (
-        ({"data": "sample", "seed": 3}, "runs/reviews-tiny-zh-3"),
-        ({"data": "sample", "weights": "a/b"}, "runs/reviews-b-0"),
-        ({"data": "sample", "out": "mine"}, "mine"),
-        ({"data": "sst2"}, None),
-    ):
-        assert train_cls.with_defaults(given, texts).get("out") == out
+def test_the_runs_of_both_samples_have_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind, name in ((QUESTIONS, "qa"), (TEXTS, "reviews")):
+        data = {part: {"file": str(file)} for part, file in find("sample", kind=kind).items()}
+        for given, out in (
+            ({"data": "sample", "weights": "tiny-zh", "seed": 3}, f"runs/{name}-tiny-zh-3"),
+            ({"data": "sample", "weights": "a/b", "seed": 0}, f"runs/{name}-b-0"),
+            ({"data": "sample", "weights": "b", "seed": 0, "out": "mine"}, "mine"),
+            ({"data": "sst2", "weights": "b", "seed": 0}, "runs/sst2-b-0"),
+        ):
+            assert directory_for(given, data) == Path(out)
 
 
 @pytest.mark.parametrize("script", [train_qa, train_cls])
@@ -127,8 +133,8 @@ def test_the_passage_and_the_review_of_the_last_lines_are_in_neither_part() -> N
 @pytest.fixture(scope="module")
 def bundled() -> Path:
     folder = REPOSITORY / "weights" / hub.BUNDLED
-    if not (folder / "model.safetensors").is_file():  # TODO: no skip once it is in git
-        pytest.skip(f"needs {folder}, which is not there yet")
+    if not (folder / "model.safetensors").is_file():
+        pytest.fail(f"{folder} is not whole: it has no model.safetensors")
     return folder
 
 
@@ -174,7 +180,7 @@ def ended(here: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def run(here: Path, ended: subprocess.CompletedProcess[str]) -> Path:
-    return here / "runs/sample-tiny-zh-0"
+    return here / "runs/qa-tiny-zh-0"
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +192,7 @@ def from_random(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     torch.manual_seed(0)
     BertForMaskedLM(BertConfig.from_pretrained(bundled)).save_pretrained(copy)
     typed(folder, "train_qa.py", weights=folder)
-    return folder / "runs/sample-tiny-zh-0"
+    return folder / "runs/qa-tiny-zh-0"
 
 
 def test_the_default_run_is_what_its_help_says(
@@ -224,7 +230,7 @@ def test_the_command_that_it_shows_last_answers_from_the_passage(
     run: Path, here: Path, ended: subprocess.CompletedProcess[str]
 ) -> None:
     words = last_command(ended, "ask it")
-    assert words[1:5] == ["minibert", "ask", "--model", "runs/sample-tiny-zh-0"]
+    assert words[1:5] == ["minibert", "ask", "--model", "runs/qa-tiny-zh-0"]
     shown = typed(here, *words).stdout
     print(shown)
     answer = shown.splitlines()[0].removeprefix("answer       ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -19,17 +20,19 @@ CONTEXT = "".join(f"{'句' * n}{n:02d}。" for n in range(3, 30))
 
 @pytest.mark.parametrize("length", [10, 40, 200, 1000])
 def test_a_cut_holds_its_answer(length: int) -> None:
-    draw, starts = np.random.default_rng(0), set()
+    draw, several = np.random.default_rng(0), 0
     for number in range(3, 30):
         answer = Answer(f"{number:02d}", CONTEXT.index(f"{number:02d}。"))
-        for _ in range(5):
+        starts = set()
+        for _ in range(8):
             start, end = shorten.choose_cut(CONTEXT, answer, length, draw)
             assert 0 <= start <= answer.start and answer.start + 2 <= end <= len(CONTEXT)
             assert end - start <= length
             starts.add(start)
             if length >= 40:  # no sentence is longer: none is cut
                 assert re.fullmatch(r"(句+\d\d。)+", CONTEXT[start:end])
-    assert len(starts) > 1
+        several += len(starts) > 1
+    assert several >= 10, "where a cut begins is drawn"
 
 
 def test_an_answer_longer_than_a_cut_is_kept_whole() -> None:
@@ -46,6 +49,9 @@ def test_what_is_held_out_in_training_is_held_out_here(tmp_path: Path) -> None:
         args = argparse.Namespace(data=data, part=part, length=12, cuts=3, seed=0, out=out)
         assert shorten.run(args) == 0
         first = out.read_bytes()
+        with pytest.raises(UserError, match="exists already"):
+            shorten.run(args)
+        out.unlink()
         assert shorten.run(args) == 0 and out.read_bytes() == first
         short, whole = read_questions(out), read_questions(data, part)
         assert short.counts.moved == short.counts.absent == 0
@@ -57,7 +63,21 @@ def test_what_is_held_out_in_training_is_held_out_here(tmp_path: Path) -> None:
     assert not found["train"] & found["dev"]
 
 
-def test_no_cut_of_no_length(tmp_path: Path) -> None:
-    args = argparse.Namespace(data="x", part="all", length=0, cuts=1, seed=0, out="y")
-    with pytest.raises(UserError, match="at least 1"):
+def test_questions_without_an_answer_in_their_text_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_questions(tmp_path / "q.json", 3)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    asked = data["data"][0]["paragraphs"][0]["qas"][0]
+    asked |= {"answers": [], "is_impossible": True}
+    out = tmp_path / "short.json"
+    args = argparse.Namespace(data=path, part="all", length=9, cuts=1, seed=0, out=out)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert shorten.run(args) == 0
+    assert "left out: 1 without an answer in their text" in capsys.readouterr().err
+    assert asked["id"] not in out.read_text(encoding="utf-8")
+    data["data"] = [{"title": "", "paragraphs": [{"context": "天地", "qas": [asked]}]}]
+    path.write_text(json.dumps(data), encoding="utf-8")
+    out.unlink()
+    with pytest.raises(UserError, match="has an answer in its text to cut around"):
         shorten.run(args)

@@ -367,10 +367,8 @@ def test_a_run_may_be_what_another_starts_from(
         json_of(run / "run.json") for run in (tmp_path / "second", tiny.folder / "run")
     )
     assert facts["settings"]["weights"] == str(weights)
-    [learned] = facts[
-        "learned_before"
-    ]  # from what the run was trained on, not what it was scored on
-    assert learned["sha256"] == before["data"]["train"]["sha256"]
+    # What it was trained on, not what it was scored on.
+    assert facts["learned_before"] == [before["data"]["train"]]
     assert before["learned_before"] == []
 
 

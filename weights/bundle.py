@@ -37,22 +37,29 @@ def bundle(model: Path, head: Path) -> dict[str, torch.Tensor]:
     added = {name: x for name, x in with_head.items() if name.startswith(HEAD)}
     if not added:
         raise UserError(f"{head} has no masked-LM head: its checkpoint holds no {HEAD}*")
-    for name in tensors.keys() & with_head.keys():
-        if not torch.equal(tensors[name], with_head[name]):
-            raise UserError(f"{name} is not the same in {model} and {head}; train the head on it")
+    for name in sorted(with_head.keys() - added.keys()):
+        here = tensors.get(name)
+        if here is None or not torch.equal(here.float(), with_head[name].float()):
+            raise UserError(
+                f"{name} is not the same in {model} and {head}; train the head on that model"
+            )
     return {name: half(name, x) for name, x in sorted((tensors | added).items())}
 
 
 def half(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """In fp16. Raises UserError: it would not be the same numbers any more."""
-    if not float(tensor.abs().max()) < LARGEST:
+    """In fp16, if it holds fractions. Raises UserError: they would not be the same any more."""
+    if not tensor.is_floating_point():
+        return tensor
+    if not (tensor.abs() < LARGEST).all():
         raise UserError(f"{name} has a number that fp16 cannot hold")
     return tensor.half()
 
 
 def run(args: argparse.Namespace) -> int:
-    model, head, out = hub.find(args.model), hub.find(args.head), Path(args.out)
-    tensors = bundle(model, head)
+    out = Path(args.out)
+    runs.check_new(out)
+    model, head = hub.find(args.model), hub.find(args.head)
+    tensors, tokenizer = bundle(model, head), load_tokenizer(model)
     config = BertConfig.from_pretrained(model).to_dict()
     config |= {"architectures": ["BertForMaskedLM"], "dtype": "float16"}
     learned = [*runs.learned_from(model), *runs.learned_from(head)]
@@ -65,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             out / "config.json": files.as_json(config),
         }
     )
-    save_tokenizer(load_tokenizer(model), out, config["max_position_embeddings"])
+    save_tokenizer(tokenizer, out, config["max_position_embeddings"])
     size = (out / files.SINGLE).stat().st_size
     say(f"{out}: {len(tensors)} tensors, {size / 1e6:.1f} MB")
     return 0

@@ -4,7 +4,8 @@
 
 Attention costs the square of the length, and in a short text the answer is easier to find: a model
 that has never read the language learns more in the same time (as in curriculum learning, Bengio et
-al. 2009). Each question is asked of several cuts, so that the answer's place is no hint.
+al. 2009). Each question is asked of several cuts, which begin where chance wills, so that the
+answer's place is no hint; a text that is short already stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minibert import files
+from minibert import files, runs
 from minibert.cli import guard
 from minibert.errors import UserError
 from minibert.qa.reading import Answer, Question, read_questions
@@ -50,7 +51,7 @@ def choose_cut(
 def shorten(
     question: Question, number: int, length: int, draw: np.random.Generator
 ) -> dict[str, Any]:
-    """A paragraph of SQuAD's layout: a cut, the question and where its answer is in the cut."""
+    """A paragraph of SQuAD's layout: a cut, the question and where its first answer is in it."""
     answer = question.answers[0]
     start, end = choose_cut(question.context, answer, length, draw)
     located = {"text": answer.text, "answer_start": answer.start - start}
@@ -63,14 +64,23 @@ def shorten(
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.length < 1 or args.cuts < 1:
-        raise UserError("--length and --cuts must be at least 1")
-    questions = [q for q in read_questions(args.data, args.part).questions if q.answers]
+    out = Path(args.out)
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another --out")
+    found = read_questions(args.data, args.part)
+    questions = [question for question in found.questions if question.answers]
+    if not questions:
+        raise UserError(f"no question in {args.data} has an answer in its text to cut around")
     draw = np.random.default_rng(args.seed)
     short = [shorten(q, i, args.length, draw) for q in questions for i in range(args.cuts)]
-    articles = [{"title": Path(args.data).stem, "paragraphs": short}]
-    files.write_json(Path(args.out), {"version": "short", "data": articles})
-    say(f"{args.out}: {len(questions):,} questions, each on {args.cuts} texts")
+    articles = [{"title": found.path.stem, "paragraphs": short}]
+    # The version says what it was made of: run.json keeps it.
+    files.write_json(out, {"version": f"cut from sha256 {found.sha256}", "data": articles})
+    left_out = len(found.questions) - len(questions)
+    say(
+        f"{out}: {len(questions):,} questions, each on {args.cuts} texts; left out: {left_out:,} "
+        "without an answer in their text"
+    )
     return 0
 
 
@@ -82,9 +92,10 @@ def main() -> int:
     add("--data", required=True, metavar="FILE", help="questions, in the layout of SQuAD or CMRC")
     add("--part", choices=["all", "train", "dev"], default="all", help="train and dev: as "
         "train_qa.py --data FILE divides the file (all)")  # fmt: skip
-    add("--length", type=int, default=200, help="characters of a cut, at most (200)")
-    add("--cuts", type=int, default=4, help="for each question (4)")
-    add("--seed", type=int, default=0, help="of where the cuts are (0)")
+    add("--length", type=runs.positive(int), default=200, help="characters of a cut, at most, "
+        "unless an answer is longer (200)")  # fmt: skip
+    add("--cuts", type=runs.positive(int), default=4, help="for each question (4)")
+    add("--seed", type=runs.seed, default=0, help="of where the cuts are (0)")
     add("--out", required=True, metavar="FILE", help="in SQuAD's layout")
     return guard(lambda: run(parser.parse_args()))
 

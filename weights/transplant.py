@@ -1,7 +1,7 @@
 """A small Chinese BERT's starting point: an English reader, given Chinese words.
 
-    python weights/transplant.py --reader runs/squad --meanings multilingual-e5-small \\
-        --text corpus.txt.xz --out runs/tiny-zh-start
+    python weights/transplant.py --reader runs/squad --meanings DIRECTORY --text corpus.txt.xz \\
+        --out runs/zh-start
 
 The layers of a BERT that was fine-tuned on English questions know how to find an answer; what they
 lack is the words. A multilingual encoder knows which English words a Chinese one is like, so each
@@ -39,8 +39,8 @@ NEAREST = 5  # English words that stand for a Chinese one
 FREQUENT = 15_000  # the reader's vocabulary begins with what is frequent: rarer words are not asked
 BATCH = 256
 WORDS = "bert.embeddings.word_embeddings.weight"
-# Signs of Chinese texts, and how English writes them; the first seven are no entries of
-# bert-base-chinese.
+# Signs of Chinese texts, and how English writes them; the first seven are entries of their own even
+# where the encoder's vocabulary lacks them, as bert-base-chinese's does.
 SIGNS = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-", "–": "-", "…": "."}
 SIGNS |= dict(
     zip("，。、；：？！（）《》「」『』〈〉【】·～％", ',.,;:?!()""""""""[]-~%', strict=True)
@@ -53,11 +53,13 @@ def choose_entries(tokenizer: Tokenizer, texts: Sequence[str], entries: int) -> 
     Letters and digits are there inside a word, too, so that every word of them can be written.
 
     Raises:
-        UserError: there is no room for what must be in it.
+        UserError: the texts are empty, or there is no room for what must be in it.
     """
     counts: Counter[str] = Counter()
     for encoding in tokenize(texts, tokenizer):
         counts.update(encoding.tokens)
+    if not counts:
+        raise UserError("--text holds no token, so there is nothing to choose entries by")
     plain = string.ascii_lowercase + string.digits
     must = [*SPECIAL.values(), *plain, *string.punctuation, *SIGNS, *(f"##{c}" for c in plain)]
     if entries < len(must):
@@ -76,7 +78,7 @@ def alike(entry: str, reader: Tokenizer) -> int | None:
 @torch.no_grad()
 def meanings(words: Sequence[str], encoder: BertModel, tokenizer: Tokenizer) -> Tensor:
     """What the encoder makes of each word by itself, (W, 2 C): what comes out of its last layer
-    beside what goes into its first, the mean over the word's tokens of either, of equal length.
+    beside what goes into its first, the mean of either over [CLS], the word's tokens and [SEP].
 
     All are taken relative to their own mean: what the words of one language have in common is not
     what they mean.
@@ -121,14 +123,25 @@ def mean_of_nearest(entries: Tensor, words: Tensor, vectors: Tensor) -> tuple[Te
 def transplant(
     reader: Path, encoder: Path, vocabulary: Sequence[str]
 ) -> tuple[BertForQuestionAnswering, dict[str, list[str]]]:
-    """The reader with the new vocabulary, and the English words behind each translated entry."""
+    """The reader with the new vocabulary, and the English words behind each translated entry.
+
+    Raises:
+        UserError: the reader was not trained on questions, knows too few words, or all entries.
+    """
     whole = BertForQuestionAnswering.from_pretrained(reader)
+    if whole.load_report and (new := whole.load_report.newly_initialized):
+        raise UserError(f"{reader} has no {new[0]}: name a model that was trained on questions")
     english, foreign = load_tokenizer(reader), load_tokenizer(encoder)
     tensors = whole.state_dict()
     old = tensors[WORDS]
     same = {entry: i for entry in vocabulary if (i := alike(entry, english)) is not None}
     unlike = [entry for entry in vocabulary if entry not in same]
     words = {w: i for w, i in english.get_vocab().items() if i < FREQUENT and is_word(w)}
+    if len(words) < NEAREST or not unlike:
+        raise UserError(
+            f"{reader} has {len(words)} English words and {len(unlike):,} entries lack one of the "
+            f"same letters; at least {NEAREST} words and one such entry are needed"
+        )
     knows = BertModel.from_pretrained(encoder).eval()
     say(f"asking {encoder.name} what {len(unlike):,} entries and {len(words):,} words mean")
     vectors, nearest = mean_of_nearest(
@@ -136,12 +149,14 @@ def transplant(
         meanings(list(words), knows, foreign),
         old[list(words.values())],
     )
-    new = torch.empty(len(vocabulary), old.shape[1])
+    new_words = torch.empty(len(vocabulary), old.shape[1])
     place = {entry: i for i, entry in enumerate(vocabulary)}
-    new[[place[entry] for entry in same]] = old[list(same.values())]
-    new[[place[entry] for entry in unlike]] = vectors
-    model = BertForQuestionAnswering(replace(whole.config, vocab_size=len(vocabulary)))
-    model.load_state_dict(tensors | {WORDS: new})
+    new_words[[place[entry] for entry in same]] = old[list(same.values())]
+    new_words[[place[entry] for entry in unlike]] = vectors
+    padding = vocabulary.index(SPECIAL["pad"])
+    config = replace(whole.config, vocab_size=len(vocabulary), pad_token_id=padding)
+    model = BertForQuestionAnswering(config)
+    model.load_state_dict(tensors | {WORDS: new_words})
     names = list(words)
     made_of = {e: [names[j] for j in row] for e, row in zip(unlike, nearest.tolist(), strict=True)}
     return model, made_of
@@ -153,11 +168,12 @@ def is_word(token: str) -> bool:
 
 
 def run(args: argparse.Namespace) -> int:
+    out = Path(args.out)
+    runs.check_new(out)
     reader, encoder = hub.find(args.reader), hub.find(args.meanings)
     texts = [passage for name in args.text for passage in read_passages(Path(name))]
     vocabulary = choose_entries(load_tokenizer(encoder), texts, args.entries)
     model, made_of = transplant(reader, encoder, vocabulary)
-    out = Path(args.out)
     model.save_pretrained(out)
     files.write_whole(
         {
@@ -185,7 +201,8 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--reader", required=True, metavar="RUN", help="a BERT fine-tuned on English questions")
-    add("--meanings", required=True, metavar="DIRECTORY", help="an encoder of both languages")
+    add("--meanings", required=True, metavar="DIRECTORY", help="an encoder of both "
+        "languages, lower case, whose WordPiece entries are chosen from")  # fmt: skip
     add("--text", required=True, action="append", metavar="FILE", help="whose most frequent tokens "
         "become entries: as in pretrain.py")  # fmt: skip
     add("--entries", type=int, default=8000, help="of the new vocabulary (8000)")

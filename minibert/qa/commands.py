@@ -221,7 +221,7 @@ def _peek(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
     data = read_data(args.data, "train", "dev")
-    usual = recipe_for(data, args.data, args.weights)
+    usual = recipe_for(data, vars(args))
     weights = args.weights or usual.weights
     tokenizer = load_tokenizer(hub.find(weights))
     trainable = data.trainable

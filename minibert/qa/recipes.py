@@ -7,11 +7,12 @@ its lengths and its checkpoint.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from minibert import hub
 from minibert.metrics import Metric, metric_for
-from minibert.parts import is_default
+from minibert.parts import OWN_RECIPE, takes_own
 from minibert.qa.reading import QuestionSet
 
 
@@ -47,9 +48,8 @@ PUBLISHED: dict[Metric, QARecipe] = {
         doc_stride=128,
     ),
 }
-# For the small checkpoint: a higher rate, and a single epoch of many steps, within two minutes.
 OWN = QARecipe(
-    "minibert's own, for the bundled sample",
+    OWN_RECIPE,
     hub.BUNDLED,
     lr=2e-4,
     batch_size=8,
@@ -71,15 +71,13 @@ def usual_metric(data: QuestionSet) -> Metric:
     return metric_for(question.context for question in data.questions[:1000])
 
 
-def recipe_for(
-    questions: QuestionSet, name: str | None = None, weights: str | None = None
-) -> QARecipe:
+def recipe_for(questions: QuestionSet, settings: Mapping[str, Any]) -> QARecipe:
     """The sample's own for the sample, the published one of their language for other questions.
 
     Args:
-        name, weights: what --data and --weights say. From another checkpoint than the bundled one
-            the sample is trained on like other data.
+        settings: "data", "train" and "weights", as given on the command line. From another
+            checkpoint than the bundled one the sample is trained on like other data.
     """
-    if is_default(name, weights):
+    if takes_own(settings):
         return OWN
-    return PUBLISHED[LANGUAGES.get(name or "") or usual_metric(questions)]
+    return PUBLISHED[LANGUAGES.get(settings.get("data") or "") or usual_metric(questions)]
