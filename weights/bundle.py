@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     model, head = hub.find(args.model), hub.find(args.head)
     tensors, tokenizer = bundle(model, head), load_tokenizer(model)
     config = BertConfig.from_pretrained(model).to_dict()
+    config.pop("_name_or_path", None)  # of what it was made of
     config |= {"architectures": ["BertForMaskedLM"], "dtype": "float16"}
     learned = [*runs.learned_from(model), *runs.learned_from(head)]
     once = [fact for i, fact in enumerate(learned) if fact not in learned[:i]]
