@@ -43,8 +43,8 @@ BERT_PAPER = {
 OWN: dict[str, Any] = {
     "recipe": OWN_RECIPE,
     "weights": hub.BUNDLED,
-    "lr": 1e-4,
-    "batch_size": 16,
+    "lr": 3e-5,
+    "batch_size": 8,
     "epochs": 8,
     "max_length": 128,
     "head_tail": False,

@@ -71,8 +71,10 @@ def test_transformers_and_pickle_are_imported_nowhere_but_for_the_comparison(pat
     assert not imported & ({"transformers", "pickle", "shelve", "marshal"} - allowed)
 
 
-def test_the_two_commands_are_there_and_ci_runs_the_one_that_tests() -> None:
+def test_the_commands_are_there_and_ci_runs_the_one_that_tests() -> None:
     commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
-    assert len(commands) == 2
-    assert commands[1].endswith("&& pytest -n auto --maxprocesses 4 --dist loadfile")
+    assert len(commands) == 3
+    first = README[README.index(commands[0]) :].splitlines()
+    assert first[1:3] == ["python train_qa.py", "python train_cls.py"]
+    assert commands[2].endswith("&& pytest -n auto --maxprocesses 4 --dist loadfile")
     assert "'&& pytest '" in (ROOT / ".ci" / "run").read_text()
