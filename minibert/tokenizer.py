@@ -88,6 +88,14 @@ def _from_json(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def new_tokenizer(entries: Sequence[str]) -> Tokenizer:
+    """A BertTokenizer of these entries, in the order of their ids, that reads in lower case; the
+    special tokens must be among them."""
+    tokenizer = _from_entries(entries)
+    _set_up(tokenizer, {})
+    return tokenizer
+
+
 def _from_vocabulary(path: Path) -> Tokenizer:
     """A vocab.txt has one entry a line; the line's number, from 0, is its id."""
     try:
@@ -96,8 +104,12 @@ def _from_vocabulary(path: Path) -> Tokenizer:
         raise UserError(f"{path} cannot be read as a vocabulary: {error}") from None
     if lines[-1] == "":
         lines.pop()
-    # A later line of the same text wins, as in BertTokenizer; the ids of the others stand.
-    ids = {line: i for i, line in enumerate(lines)}
+    return _from_entries(lines)
+
+
+def _from_entries(entries: Sequence[str]) -> Tokenizer:
+    # A later entry of the same text wins, as in BertTokenizer; the ids of the others stand.
+    ids = {entry: i for i, entry in enumerate(entries)}
     tokenizer = Tokenizer(WordPiece(ids, unk_token=SPECIAL["unk"], max_input_chars_per_word=100))
     tokenizer.normalizer = BertNormalizer()
     tokenizer.pre_tokenizer = BertPreTokenizer()

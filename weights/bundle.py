@@ -24,7 +24,7 @@ from minibert.report import say
 from minibert.tokenizer import load_tokenizer, save_tokenizer
 
 HEAD = "cls.predictions."
-LARGEST = 65504.0  # in fp16; none of BERT's weights comes near
+LARGEST = torch.finfo(torch.float16).max  # 65,504; none of BERT's weights comes near
 
 
 def bundle(model: Path, head: Path) -> dict[str, torch.Tensor]:

@@ -20,18 +20,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from pretrain import read_passages
+from pretrain import Piece, read_passages
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from minibert import files, hub, runs
+from minibert.batches import pad
 from minibert.cli import guard
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering, BertModel
 from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, special_id, tokenize
+from minibert.tokenizer import (
+    SPECIAL,
+    load_tokenizer,
+    new_tokenizer,
+    save_tokenizer,
+    special_id,
+    tokenize,
+)
 
 # V: entries of the new vocabulary; W: English words; C: hidden size of either model; B: words in a
 # batch; T: tokens of the longest of them
@@ -86,12 +95,11 @@ def meanings(words: Sequence[str], encoder: BertModel, tokenizer: Tokenizer) -> 
     found = []
     for i in range(0, len(words), BATCH):
         encodings = tokenizer.encode_batch(list(words[i : i + BATCH]))
-        ids = [torch.tensor(encoding.ids) for encoding in encodings]
-        pad_id = special_id(tokenizer, "pad")
-        input_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad_id)
-        mask = (input_ids != pad_id).long()
-        vectors = encoder.embeddings.word_embeddings(input_ids)  # (B, T) -> (B, T, C)
-        hidden = encoder(input_ids, mask).last_hidden_state  # (B, T) -> (B, T, C)
+        pieces = [Piece(np.array(encoding.ids, np.int32)) for encoding in encodings]
+        batch = pad(pieces, special_id(tokenizer, "pad"))
+        mask = batch["attention_mask"]
+        vectors = encoder.embeddings.word_embeddings(batch["input_ids"])  # (B, T) -> (B, T, C)
+        hidden = encoder(**batch).last_hidden_state  # (B, T) -> (B, T, C)
         both = torch.stack([hidden, vectors])  # (2, B, T, C)
         # (2, B, T, C) * (B, T, 1) -> (2, B, C)
         found.append((both * mask[..., None]).sum(dim=2) / mask.sum(dim=1, keepdim=True))
@@ -175,16 +183,14 @@ def run(args: argparse.Namespace) -> int:
     vocabulary = choose_entries(load_tokenizer(encoder), texts, args.entries)
     model, made_of = transplant(reader, encoder, vocabulary)
     model.save_pretrained(out)
+    tokenizer = new_tokenizer(vocabulary)
+    save_tokenizer(tokenizer, out, model.config.max_position_embeddings)
     files.write_whole(
         {
-            out / "vocab.txt": files.as_text("".join(f"{token}\n" for token in vocabulary)),
-            out / "tokenizer_config.json": files.as_json({"do_lower_case": True}),
             out / "made_of.json": files.as_json(made_of),
             out / runs.LEARNED_FROM: files.as_json({"learned_from": runs.learned_from(reader)}),
         }
     )
-    tokenizer = load_tokenizer(out)
-    save_tokenizer(tokenizer, out, model.config.max_position_embeddings)
     unknown = special_id(tokenizer, "unk")
     ids = [i for encoding in tokenize(texts[:1000], tokenizer) for i in encoding.ids]
     say(
