@@ -43,9 +43,10 @@ class Answer(NamedTuple):
 class Question:
     """One question about one context. Questions about the same paragraph share one context string.
 
-    `answers` are the answers found in the context: what training may use. `gold_texts` are all of
-    the file's answers as they were written, found or not: what evaluation compares with. Both are
-    empty where `is_impossible` (SQuAD v2.0); only `answers` can be empty elsewhere.
+    `answers` are the answers found in the context: what training may use. The one that most
+    annotators gave comes first, and is what is trained on. `gold_texts` are all of the file's
+    answers as they were written, found or not: what evaluation compares with. Both are empty where
+    `is_impossible` (SQuAD v2.0); only `answers` can be empty elsewhere.
     """
 
     id: str
@@ -250,7 +251,8 @@ def _question(
     if any(not answer.strip() for answer, _ in annotated):
         raise UserError(f"{where} has an empty answer; write its text or remove it")
     located = [_locate(paragraph.context, answer, start, tally) for answer, start in annotated]
-    answers = tuple(answer for answer in located if answer is not None)
+    found = [answer for answer in located if answer is not None]
+    answers = tuple(sorted(found, key=found.count, reverse=True))  # a sort keeps the order of ties
     tally["questions"] += 1
     tally["impossible"] += is_impossible
     tally["answers"] += len(annotated)

@@ -96,9 +96,9 @@ def make_windows(
         questions: what `read_questions` gave; for training, its `trainable` part.
         max_length: tokens of a window, with [CLS] and [SEP].
         doc_stride: tokens of the context from one window's start to the next one's.
-        training: set the targets, from each question's first answer (run_squad.py,
-            read_squad_examples). A window without the whole answer points at [CLS], as does
-            every window of a question that is impossible.
+        training: set the targets, from each question's first answer, which most annotators gave
+            (run_squad.py's training data has one answer each). A window without the whole answer
+            points at [CLS], as does every window of a question that is impossible.
 
     Raises:
         UserError: a length or step with which windows would skip tokens of the context.
