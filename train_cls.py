@@ -61,6 +61,8 @@ published recipe for GLUE's tasks: 2e-5, batch 32, 3 epochs, length 128, from th
 google-research/bert, run_classifier.py. It starts from bert-base-chinese where most letters of the
 texts are Chinese, else from bert-base-cased.
 
+Under torchrun (torchrun --nproc_per_node=2 train_cls.py …) several processes share each batch.
+
 Columns are found by the names that people give them, as sentence or text, text_a and text_b, and
 label; docs/labelled-texts.md has the rules. A run leaves the model as transformers loads it
 (config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt), its scores and
@@ -119,7 +121,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     )
     counts = say_what_is_cut(task)
     if not resumed:
-        runs.start(directory, settings, data, counts, weights)
+        runs.start(directory, settings, data, counts, weights, task.lengths)
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 

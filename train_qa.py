@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from minibert import runs
+from minibert import files, runs
 from minibert.cli import guard
 from minibert.datasets import QUESTIONS, SAMPLE, SAMPLES
 from minibert.model import BertForQuestionAnswering
@@ -25,11 +25,21 @@ from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
 from minibert.qa.recipes import LANGUAGES, OWN, PUBLISHED, QARecipe, recipe_for, usual_metric
 from minibert.qa.task import QASettings, QATask, check_fits
+from minibert.qa.windows import check_lengths
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
+from minibert.trained import plain_warnings
 
 DESCRIPTION = """Fine-tunes a BERT to answer questions about a text (extractive question answering).
+
+Under torchrun (torchrun --nproc_per_node=2 train_qa.py …) several processes share each batch.
+
+A run leaves the best epoch's model as transformers loads it (config.json, model.safetensors,
+tokenizer.json, tokenizer_config.json, vocab.txt), the last epoch's in last/, answers to the dev
+questions (predictions.json, nbest.json) and their scores (eval.json), the wrong answers that the
+model was surest of (failures.jsonl), and how it went (run.json, metrics.jsonl, curves.svg). Two
+checkpoints to go on from stay in it, each three times the size of the model in fp32.
 
 Without --data it is trained on the bundled sample. Settings that are not given are those of a
 recipe, chosen by the data:
@@ -87,18 +97,19 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     settings = or_sample(settings)
     questions = read_data(settings)
     settings = with_defaults(settings, questions)
+    check_lengths(settings["max_length"], settings["doc_stride"])
     data = {part: found.as_dict() for part, found in questions.items()}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     model = BertForQuestionAnswering.from_pretrained(weights).to(device)
     tokenizer = load_tokenizer(weights)
     qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
     check_fits(model.config, tokenizer, qa_settings)
-    task = QATask(
-        tokenizer, qa_settings, questions["dev"], questions["train"], limit=settings["limit"]
-    )
+    sets = questions["dev"], questions["train"]
+    with plain_warnings():  # of questions that are cut
+        task = QATask(tokenizer, qa_settings, *sets, limit=settings["limit"])
     if not resumed:
         counts = {"train_windows": len(task.lengths), "dev_windows": len(task.dev_windows.windows)}
-        runs.start(directory, settings, data, counts, weights)
+        runs.start(directory, settings, data, counts, weights, task.lengths)
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 
@@ -107,7 +118,7 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
     em, f1 = best["exact_match"], best["f1"]
     asked = ["FILE", "--question", "…"]
     if runs.read_run_json(run)["settings"]["data"] == SAMPLE:
-        asked = [from_here(SAMPLES / "passage.txt"), "--question", QUESTION]
+        asked = [files.from_here(SAMPLES / "passage.txt"), "--question", QUESTION]
     ask = shlex.join(["minibert", "ask", "--model", str(run), "--context", *asked])
     return [
         f"best epoch {best['epoch']}: EM {em:.2f}, F1 {f1:.2f}; saved in {run}",
@@ -115,18 +126,12 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def from_here(path: Path) -> str:
-    """A path as one types it: from the current directory, if it lies below that."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
-    files = find_files(settings, QUESTIONS, ("train", "dev"))
-    shared = shares(files)
+    found_files = find_files(settings, QUESTIONS, ("train", "dev"))
+    shared = shares(found_files)
     questions = {part: read_questions(path, share) for part, (path, share) in shared.items()}
-    say_shared(files, "questions", EVERY_NTH)
+    say_shared(found_files, "questions", EVERY_NTH)
     for found in questions.values():
         say(found.summary())
     return questions

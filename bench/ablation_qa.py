@@ -75,9 +75,9 @@ def first_hit(window: Sequence[int], answer: Sequence[int]) -> tuple[int, int] |
 def search_labels(windows: Windows, tokenizer: Tokenizer) -> tuple[Windows, dict[str, float]]:
     """The same windows with the notebook's labels, and how many of these are wrong.
 
-    As there, the first answer is tokenized by itself, the whole input is searched for it from the
-    left, and a question whose answer's ids stand nowhere is left out. A window without a hit of a
-    question that has one elsewhere points at [CLS], as ever: the notebook had no second windows.
+    As there, the answer to learn is tokenized by itself, the whole input is searched for it from
+    the left, and a question whose answer's ids stand nowhere is left out. A window without a hit of
+    a question that has one elsewhere points at [CLS], as ever: the notebook had no second windows.
     """
     texts = [question.answers[0].text for question in windows.questions]
     encodings = list(tokenize(texts, tokenizer))
@@ -160,7 +160,8 @@ def prepare(settings: runs.Settings, device: torch.device, resumed: Path | None)
     model = kind.from_pretrained(weights).to(device)
     task = AblationTask(load_tokenizer(weights), settings, dev, train)
     if not resumed:
-        runs.start(directory, settings, data, {"train_windows": len(task.lengths)}, weights)
+        counts = {"train_windows": len(task.lengths)}
+        runs.start(directory, settings, data, counts, weights, task.lengths)
     return Training(model, task, recipe, directory, resume=resumed is not None)
 
 

@@ -25,7 +25,10 @@ class Theirs(nn.Module):
     def __init__(self, checkpoint: Path, num_labels: int, attention: str) -> None:
         super().__init__()
         self.model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, num_labels=num_labels, attn_implementation=attention
+            checkpoint,
+            num_labels=num_labels,
+            attn_implementation=attention,
+            dtype=torch.float32,  # as ours; a checkpoint in fp16 would be trained in fp16
         )
 
     def forward(self, **inputs: Tensor) -> Tensor:

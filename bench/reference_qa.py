@@ -32,7 +32,9 @@ class Theirs(nn.Module):
     def __init__(self, checkpoint: Path, attention: str) -> None:
         super().__init__()
         self.model = AutoModelForQuestionAnswering.from_pretrained(
-            checkpoint, attn_implementation=attention
+            checkpoint,
+            attn_implementation=attention,
+            dtype=torch.float32,  # as ours; a checkpoint in fp16 would be trained in fp16
         )
 
     def forward(self, **inputs: Tensor) -> SpanLogits:

@@ -11,7 +11,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,22 @@ from minibert.train import PRECISIONS, Training, choose_precision
 
 Settings = dict[str, Any]
 LEARNED_FROM = "learned_from.json"
+# The settings that the loop needs; the rest of `Recipe` nobody sets.
+RECIPE = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "seed",
+    "precision",
+    "accumulation",
+    "compile",
+    "save_every",
+)
+# The training scripts: a setting that the runs of no other have, and the command that asks them.
+SCRIPTS = {
+    "train_qa.py": ("doc_stride", "minibert ask"),
+    "train_cls.py": ("head_tail", "minibert classify"),
+}
 VERSIONS = ("torch", "tokenizers", "safetensors", "numpy")
 
 
@@ -49,7 +66,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="RUN", help="directory for the results (default: runs/DATA-WEIGHTS-SEED; "
         "of the sample, DATA is qa or reviews)")  # fmt: skip
     add("--epochs", type=positive(int), help="times to go through the training data")
-    add("--batch-size", type=positive(int), help="examples to an update, over all processes")
+    add("--batch-size", type=positive(int), help="examples (texts, or windows of questions) "
+        "to an update, over all processes")  # fmt: skip
     add("--lr", type=positive(float), help="the highest learning rate")
     add("--max-length", type=positive(int), help="tokens that the model sees at once")
     add("--precision", choices=["auto", *PRECISIONS], help="auto: bf16 where the hardware has it, "
@@ -58,10 +76,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "for less memory and the same result (default: 1)")  # fmt: skip
     add("--seed", type=seed, help="of the head's first weights, dropout and order (default: 0)")
     add("--device", help="cpu, cuda, cuda:1 … (default: cuda where there is one, else cpu)")
-    add("--limit", type=positive(int), metavar="N", help="train on the first N examples only")
+    add("--limit", type=positive(int), metavar="N", help="train on the first N questions or "
+        "texts only")  # fmt: skip
     add("--compile", action="store_true", help="torch.compile the model: minutes to start, meant "
         "for GPUs (on a CPU it gained nothing)")  # fmt: skip
-    add("--save-every", type=positive(int), metavar="STEPS", help="steps between checkpoints (500)")
+    add("--save-every", type=positive(int), metavar="STEPS", help="steps between checkpoints "
+        "(default: 500)")  # fmt: skip
     add("--resume", metavar="RUN", help="go on with a run that was stopped, with its own settings "
         "(only --device may differ)")  # fmt: skip
 
@@ -85,7 +105,8 @@ def positive(kind: type) -> Callable[[str], Any]:
         except ValueError:
             value = 0
         if not value > 0 or value == float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+            what = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what} above 0")
         return value
 
     return parse
@@ -109,7 +130,7 @@ class Goal(NamedTuple):
 
 def fine_tune(given: Settings, goal: Goal) -> int:
     """Trains, or goes on with a run, as the flags say; returns the exit code."""
-    directory, settings = resumed(given) if "resume" in given else (None, dict(given))
+    directory, settings = resumed(given, goal.script) if "resume" in given else (None, dict(given))
     device = device_of(settings)
     keep_freed_memory()
     with distributed.processes(device.type):
@@ -120,8 +141,9 @@ def fine_tune(given: Settings, goal: Goal) -> int:
         training = goal.prepare(settings, device, directory)
         try:
             training.go()
-        except KeyboardInterrupt:
-            say(f"stopped and saved; go on with: {again(goal.script, training.run)}")
+        except KeyboardInterrupt as signal:
+            how = str(signal) or "stopped and saved"
+            say(f"{how}; go on with: {again(goal.script, training.run)}")
             return 130
         for line in goal.closing(training.run, training.progress.best):
             say(line)
@@ -149,17 +171,26 @@ def open_run(
         check_data(resumed, data)
     make_repeatable(device)
     torch.manual_seed(settings["seed"])
-    return recipe, run, hub.find(settings["weights"])
+    weights = hub.find(settings["weights"])
+    check_has_model(weights, settings["weights"])
+    return recipe, run, weights
 
 
-def resumed(given: Settings) -> tuple[Path, Settings]:
+def resumed(given: Settings, script: str) -> tuple[Path, Settings]:
     """The run that `--resume` names and its settings.
 
     Raises:
-        UserError: there is no such run, or another setting was given than it was started with.
+        UserError: there is no such run, it is damaged or of another script, or another setting was
+            given than it was started with.
     """
     run = Path(given["resume"])
     settings = read_run_json(run)["settings"]
+    made_by = script_of(settings)
+    if script in SCRIPTS and made_by != script:
+        go_on = f"; go on with it: {again(made_by, run)}" if made_by else ""
+        raise UserError(f"{run} is no run of {script}{go_on}")
+    if missing := [name for name in (*RECIPE, "weights") if name not in settings]:
+        raise UserError(f"{run / 'run.json'} is damaged: its settings lack {', '.join(missing)}")
     asked = {k: v for k, v in given.items() if k not in ("resume", "device", "out") and v != "auto"}
     changed = checkpoint.differences(settings, asked)
     if "out" in given and Path(given["out"]).resolve() != run.resolve():
@@ -220,11 +251,19 @@ def start(
     data: Mapping[str, Any],
     counts: Mapping[str, int],
     weights: Path,
+    lengths: Sequence[int],
 ) -> None:
     """Makes the directory and writes run.json: settings, versions, data with their sums, counts,
-    and what the checkpoint to start from has learned from before."""
+    and what the checkpoint to start from has learned from before.
+
+    Raises:
+        UserError: there is no training example, of which `lengths` has the tokens; nothing is made.
+    """
+    if not lengths:
+        raise UserError("there is nothing to train on: the training data has no example")
     facts = {
         "settings": settings,
+        "recipe": {x.name: settings.get(x.name, x.default) for x in fields(Recipe)},
         "data": data,
         "learned_before": learned_from(weights),
         "counts": counts,
@@ -240,6 +279,21 @@ def start(
         files.write_json(run / "run.json", facts)
 
     distributed.in_main(write)
+
+
+def script_of(settings: Any) -> str | None:
+    """The training script whose run has these settings."""
+    known = settings if isinstance(settings, dict) else {}
+    return next((script for script, (own, _) in SCRIPTS.items() if own in known), None)
+
+
+def check_has_model(directory: Path, name: str) -> None:
+    """Raises UserError where a run, by the name that the user gave, has no model yet."""
+    run = run_of(directory)
+    if (run / "run.json").is_file() and not (directory / "config.json").is_file():
+        script = script_of(files.read_json(run / "run.json").get("settings"))
+        go_on = f"; go on with it: {again(script, run)}" if script else ""
+        raise UserError(f"{name} has no model yet: its first epoch was not finished{go_on}")
 
 
 def run_of(directory: Path) -> Path:
@@ -282,8 +336,8 @@ def device_of(settings: Settings) -> torch.device:
     name = settings.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # the device "meta" has no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used here: {reason}") from None
     return device
@@ -301,8 +355,7 @@ def recipe_of(settings: Settings, device: torch.device) -> Recipe:
     """The part of the settings that the loop needs; fills in the precision that auto stands for."""
     if settings["precision"] == "auto":
         settings["precision"] = choose_precision(device)
-    names = ("epochs", "batch_size", "lr", "seed", "precision", "accumulation", "compile")
-    return Recipe(**{k: settings[k] for k in names}, save_every=settings["save_every"])
+    return Recipe(**{name: settings[name] for name in RECIPE})
 
 
 def check_data(run: Path, data: Mapping[str, Any]) -> None:

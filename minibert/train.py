@@ -27,6 +27,7 @@ from minibert.optimization import Recipe, learning_rate, make_optimizer
 from minibert.report import Log
 
 MAX_SKIPPED = 20
+AT_ONCE = "stopped at once: what came after the last checkpoint is not saved"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,8 +61,6 @@ class Training:
     def __init__(
         self, model: nn.Module, task: Task, recipe: Recipe, run: Path, resume: bool = False
     ) -> None:
-        if not task.lengths:
-            raise UserError("there is nothing to train on: the training data has no example")
         self.model, self.task, self.recipe, self.run = model, task, recipe, run
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, recipe)
@@ -90,7 +89,8 @@ class Training:
 
         Raises:
             UserError: the loss is no finite number, or fp16 overflowed 20 times in a row.
-            KeyboardInterrupt: SIGINT or SIGTERM came. The state is saved in each case.
+            KeyboardInterrupt: SIGINT or SIGTERM came. The state is saved in each case but one:
+                a second signal does not wait for that, and says AT_ONCE.
         """
         try:
             with on_signals(signal.default_int_handler):  # between epochs all is saved already
@@ -122,7 +122,7 @@ class Training:
     def on_signal(self, *_: Any) -> None:
         """The first signal waits for the end of the step; a second one interrupts at once."""
         if self.stop:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(AT_ONCE)
         self.stop = True
 
     def step(self, examples: list[int]) -> bool:
@@ -152,7 +152,7 @@ class Training:
             self.save()
             raise UserError(
                 f"fp16 overflowed {progress.skipped} times in a row; the state is saved in "
-                f"{self.run}: train with --precision bf16 or fp32, or with a lower learning rate"
+                f"{self.run}; start anew, with --precision bf16 or fp32 or with a lower --lr"
             )
         return is_step
 
@@ -160,8 +160,8 @@ class Training:
         what = f"the gradients' norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         return (
             f"{what} at step {self.progress.step + 1}, in the batch of "
-            f"{', '.join(self.task.names(examples))}; the state before it is saved in {self.run}: "
-            "look at these examples, or lower the learning rate"
+            f"{', '.join(self.task.names(examples))}; the state before it is saved in {self.run}; "
+            "look at these examples, and start anew, with a lower --lr"
         )
 
     def forward_backward(self, examples: list[int]) -> dict[str, float]:

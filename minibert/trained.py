@@ -25,12 +25,6 @@ from minibert.weights import PreTrainedModel
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-# The training scripts: a setting that the runs of no other have, and the command that asks them.
-SCRIPTS = {
-    "train_qa.py": ("doc_stride", "minibert ask"),
-    "train_cls.py": ("head_tail", "minibert classify"),
-}
-
 
 @dataclass(frozen=True)
 class Trained(Generic[Model]):
@@ -68,11 +62,7 @@ def load_trained(
     directory = hub.find(name)
     run = runs.run_of(directory)
     facts = read_facts(run, script, needs) if (run / "run.json").is_file() else {}
-    if facts and not (directory / "config.json").is_file():
-        raise UserError(
-            f"{name} has no model yet: its first epoch was not finished; go on with it: "
-            f"{runs.again(script, run)}"
-        )
+    runs.check_has_model(directory, name)
     model = kind.from_pretrained(directory)
     if model.load_report is not None and model.load_report.newly_initialized:
         raise UserError(
@@ -97,7 +87,8 @@ def is_classifier(name: str) -> bool:
     directory = hub.find(name)
     run = runs.run_of(directory)
     if (run / "run.json").is_file():
-        return script_of(files.read_json(run / "run.json").get("settings")) == "train_cls.py"
+        settings = files.read_json(run / "run.json").get("settings")
+        return runs.script_of(settings) == "train_cls.py"
     config = directory / "config.json"
     if not config.is_file():  # what there is instead, `load_trained` says
         return False
@@ -110,19 +101,13 @@ def is_classifier(name: str) -> bool:
     return bool(heads == ["BertForSequenceClassification"])
 
 
-def script_of(settings: Any) -> str | None:
-    """The training script whose run has these settings."""
-    known = settings if isinstance(settings, dict) else {}
-    return next((script for script, (own, _) in SCRIPTS.items() if own in known), None)
-
-
 def read_facts(run: Path, script: str, needs: Sequence[str]) -> dict[str, Any]:
     """run.json. Raises UserError: it is damaged, or that of a run of another task."""
     facts = files.read_json(run / "run.json")
     settings = facts.get("settings")
-    made_by = script_of(settings)
+    made_by = runs.script_of(settings)
     if made_by not in (script, None):
-        raise UserError(f"{run} is a run of {made_by}; use {SCRIPTS[str(made_by)][1]}")
+        raise UserError(f"{run} is a run of {made_by}; use {runs.SCRIPTS[str(made_by)][1]}")
     if not isinstance(settings, dict):
         raise UserError(f"{run} is no run of {script}: its run.json has no settings")
     if missing := [name for name in needs if name not in settings]:

@@ -106,7 +106,7 @@ class LoadReport:
         return bool(self.newly_initialized or self.decided) or odd
 
     def __str__(self) -> str:
-        line = f"{self.directory}: {self.loaded} tensors loaded"
+        line = f"{files.from_here(self.directory)}: {self.loaded} tensors loaded"
         if self.decided:
             line += f"; {self.decided}"
         if self.newly_initialized:

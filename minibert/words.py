@@ -44,9 +44,11 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def directory_for(out: str | None) -> Path | None:
-    """What --out names, if it is given. Raises UserError: it is a file."""
+    """What --out names, if it is given. Raises UserError: it is a file, or a run."""
     if out and Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"--out {out} is a file; name a directory")
+    if out and (Path(out) / "run.json").exists():
+        raise UserError(f"--out {out} is a run, whose own results stay; name another directory")
     return Path(out) if out else None
 
 

@@ -119,6 +119,36 @@ def test_evaluate_refuses_flags_for_classes_of_texts(
     assert "columns are named for a classifier's texts" in error
 
 
+def test_evaluate_answers_from_the_run_s_own_threshold_on(tmp_path: Path, capsys: Capture) -> None:
+    run = finder(tmp_path / "run")
+    (run / "run.json").write_text(json.dumps(run_json()))
+    data = squad_file(tmp_path / "dev.json", ENGLISH, [ANSWER, "", ""])
+    exact_match = {}
+    for threshold in (1e6, -1e6):  # always an answer, and never
+        (run / "eval.json").write_text(json.dumps({"null_threshold": threshold}))
+        assert minibert("evaluate", "--model", run, "--data", data, "--json") == 0
+        printed = capsys.readouterr()
+        scores = json.loads(printed.out)
+        assert scores["null_threshold"] == threshold
+        assert "threshold of its own" not in printed.err
+        exact_match[threshold] = round(scores["exact_match"], 2)
+    assert exact_match == {1e6: 33.33, -1e6: 66.67}
+    (run / "eval.json").unlink()
+    assert minibert("evaluate", "--model", run, "--data", data, "--json") == 0
+    printed = capsys.readouterr()
+    assert "has no threshold of its own" in printed.err
+    assert json.loads(printed.out)["exact_match"] >= exact_match[-1e6] - 0.01
+
+
+def test_evaluate_does_not_overwrite_what_a_run_has_written(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    run = finder(tmp_path / "run")
+    (run / "run.json").write_text(json.dumps(run_json()))
+    words = ("--model", run, "--data", tmp_path / "absent.json", "--out", run)
+    assert "is a run, whose own results stay" in fails(capsys, "evaluate", *words)
+
+
 def test_evaluate_refuses_an_out_that_is_a_file_before_it_reads_anything(
     model: Path, tmp_path: Path, capsys: Capture
 ) -> None:

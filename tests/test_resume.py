@@ -23,9 +23,9 @@ from tiny import killed_runs, records
 from tiny_qa import Tiny, results
 from torch import Tensor
 
-from minibert import checkpoint
+from minibert import checkpoint, runs
 from minibert.errors import UserError
-from minibert.train import Training
+from minibert.train import AT_ONCE, Training
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +268,27 @@ def test_a_second_signal_does_not_wait_for_the_step() -> None:
     training.stop = False
     training.on_signal(signal.SIGINT, None)
     assert training.stop
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as raised:
         training.on_signal(signal.SIGINT, None)
+    assert str(raised.value) == AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"), [((), "stopped and saved"), ((AT_ONCE,), "is not saved")]
+)
+def test_what_is_not_saved_is_not_said_to_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, raised: tuple[str, ...], says: str
+) -> None:
+    training = Training.__new__(Training)
+    training.run = tmp_path
+
+    def stop() -> None:
+        raise KeyboardInterrupt(*raised)
+
+    training.go = stop  # type: ignore[method-assign]
+    goal = runs.Goal("train_qa.py", lambda *_: training, lambda *_: [])
+    assert runs.fine_tune({"device": "cpu"}, goal) == 130
+    assert f"{says}; go on with: python train_qa.py --resume" in capsys.readouterr().err
 
 
 # Resumed in other circumstances.
@@ -296,6 +315,28 @@ def test_other_settings_are_refused_by_name(
     assert ended.err[0].startswith("error:") and difference in ended.err[0]
     assert ended.err[0].count("\n") == 1
     assert tree(stopped) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "lost", "says"),
+    [
+        ({}, ("epochs", "lr"), "is damaged: its settings lack epochs, lr"),
+        ({"head_tail": False}, ("doc_stride",), "python train_cls.py --resume"),
+        ({}, ("doc_stride",), "is no run of train_qa.py"),
+    ],
+)
+def test_a_run_that_is_damaged_or_of_another_script_is_refused(
+    server: Forks,
+    stopped: Path,
+    tmp_path: Path,
+    changed: dict[str, Any],
+    lost: tuple[str, ...],
+    says: str,
+) -> None:
+    facts = json.loads((stopped / "run.json").read_text(encoding="utf-8"))
+    facts["settings"] = {k: v for k, v in facts["settings"].items() if k not in lost} | changed
+    (tmp_path / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert says in error_of(resume(server, tmp_path))
 
 
 def test_the_same_settings_may_be_given_again(

@@ -734,11 +734,3 @@ def test_every_example_is_learned_from_once_an_epoch(tiny: Tiny) -> None:
     epochs = [seen[i * n : (i + 1) * n] for i in range(3)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(n))] * 3
     assert len({tuple(epoch) for epoch in epochs}) == 3  # in another order each time
-
-
-def test_data_without_an_example_is_said_to_have_none(tiny: Tiny) -> None:
-    task = tiny.task()
-    task.lengths = []  # type: ignore[misc]
-    model = BertForQuestionAnswering.from_pretrained(tiny.weights)
-    with pytest.raises(UserError, match="nothing to train on"):
-        Training(model, task, Recipe(1, 4, 1e-3), tiny.folder)

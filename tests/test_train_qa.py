@@ -270,8 +270,14 @@ def test_help_names_the_recipes_and_their_sources(capsys: pytest.CaptureFixture[
         "from bert-base-cased "
     ) in text
     assert "every 10th context of the training file is held out" in text
-    for flag in ("--data", "--precision", "--accumulation", "--compile", "--resume", "--limit"):
-        assert flag in text
+    assert (
+        "--doc-stride TOKENS from one window's start to the next's, where a text is longer than "
+        "--max-length; as in run_squad.py (transformers' stride is the overlap of two windows "
+        "instead)"
+    ) in text
+    assert "torchrun --nproc_per_node=2 train_qa.py" in text
+    for file in ("predictions.json", "failures.jsonl", "metrics.jsonl", "curves.svg"):
+        assert file in text
 
 
 CHINESE_RECIPE = {
@@ -331,6 +337,10 @@ def test_the_recipe_follows_the_training_data_and_the_metric_the_dev_data(
         filled = train_qa.with_defaults({"data": name}, {"train": train, "dev": chinese})
         assert filled["weights"] == recipe["weights"] and filled["lr"] == recipe["lr"]
         assert (filled["metric"], filled["max_answer_length"]) == ("cmrc2018", 80)
+    other = {"data": "squad", "train": "a.json"}  # of squad it is dev alone that is taken
+    for given in ({"train": "a.json"}, other):
+        filled = train_qa.with_defaults(given, {"train": chinese, "dev": english})
+        assert filled["weights"] == "bert-base-chinese"
     filled = train_qa.with_defaults({"train": "a.json"}, {"train": chinese, "dev": english})
     assert filled["weights"] == "bert-base-chinese"
     assert (filled["metric"], filled["max_answer_length"]) == ("squad", 30)
@@ -457,6 +467,47 @@ def test_questions_without_an_answer_get_a_threshold_and_their_own_scores(
 # Mistakes.
 
 
+def test_data_without_a_usable_answer_leaves_no_directory(
+    tiny: Tiny, server: Forks, tmp_path: Path
+) -> None:
+    data = json_of(tiny.folder / "train.json")
+    for article in data["data"]:
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                qa["answers"] = [{"text": "not in any text", "answer_start": 0}]
+    (tmp_path / "train.json").write_text(json.dumps(data), encoding="utf-8")
+    out = tmp_path / "run"
+    error = error_of(server.run(tiny.arguments(out, train=tmp_path / "train.json")))
+    assert "there is nothing to train on" in error
+    assert not out.exists()
+
+
+def test_a_question_that_is_cut_is_named_in_one_plain_line(
+    tiny: Tiny, server: Forks, tmp_path: Path
+) -> None:
+    data = json_of(tiny.folder / "train.json")
+    qa = data["data"][0]["paragraphs"][0]["qas"][0]
+    qa["question"] *= 30
+    (tmp_path / "train.json").write_text(json.dumps(data), encoding="utf-8")
+    ended = server.run(tiny.arguments(tmp_path / "run", train=tmp_path / "train.json", epochs=1))
+    assert ended.code == 0
+    (line,) = [line for line in ended.err[0].splitlines() if "cut to their first" in line]
+    assert line.startswith("note: ") and line.endswith(qa["id"])
+    assert "UserWarning" not in ended.err[0]
+
+
+def test_a_run_without_a_model_is_no_checkpoint_to_start_from(
+    tiny: Tiny, server: Forks, trained: Ended, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(tiny.folder / "run/run.json", begun)
+    error = error_of(server.run(tiny.arguments(tmp_path / "run", weights=begun)))
+    assert f"{begun} has no model yet" in error
+    assert f"python train_qa.py --resume {begun}" in error
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -471,6 +522,8 @@ def test_questions_without_an_answer_get_a_threshold_and_their_own_scores(
         ({"doc_stride": 30}, "doc_stride 30 would skip tokens"),
         ({"device": "cuda:99"}, "--device cuda:99 cannot be used here"),
         ({"device": "quantum"}, "--device quantum cannot be used here"),
+        ({"device": "meta"}, "--device meta cannot be used here"),
+        ({"device": "hpu"}, "--device hpu cannot be used here"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_no_directory(

@@ -203,7 +203,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     counts = {"pieces": len(task.lengths), "tokens": sum(task.lengths)}
     say(f"{counts['pieces']:,} pieces of text, {counts['tokens']:,} tokens to train on")
     if not resumed:
-        runs.start(directory, settings, data, counts, weights)
+        runs.start(directory, settings, data, counts, weights, task.lengths)
     return Training(HiddenPlaces(model), task, recipe, directory, resume=resumed is not None)
 
 

@@ -35,9 +35,9 @@ def add_commands(commands: Any) -> None:
         description="Answers questions about a text of any length. Prints the answer; its "
         "probability, which is the model's preference among its 20 best candidates; its characters "
         "in the text, from the first, counted from 0, to the one after the last; and the sentence "
-        "around it with the answer marked. A model trained on SQuAD 2.0 also says that there is no "
-        "answer. Without --question it asks you for one after the other, until an empty "
-        "line or Ctrl-D.",
+        "around it with the answer marked. A run of train_qa.py on questions some of which "
+        "have no answer, as SQuAD 2.0's, also says that there is none. Without --question it asks "
+        "you for one after the other, until an empty line or Ctrl-D.",
         epilog="example: minibert ask --model runs/squad --context article.txt "
         '--question "Who won?" --question "When?"',
     )
@@ -146,7 +146,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
             file=sys.stderr,
         )
     with plain_warnings(), as_scored(reader.model, reader.precision):
-        return QATask(reader.tokenizer, settings, dev).evaluate(reader.model)
+        task = QATask(reader.tokenizer, settings, dev, null_threshold=reader.null_threshold)
+        if task.has_null and reader.null_threshold is None:
+            print(
+                "note: the model has no threshold of its own for giving no answer; the best one on "
+                "these questions is used, which flatters it",
+                file=sys.stderr,
+            )
+        return task.evaluate(reader.model)
 
 
 def read_data(name: str, *parts: str) -> QuestionSet:

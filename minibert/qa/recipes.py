@@ -80,4 +80,5 @@ def recipe_for(questions: QuestionSet, settings: Mapping[str, Any]) -> QARecipe:
     """
     if takes_own(settings):
         return OWN
-    return PUBLISHED[LANGUAGES.get(settings.get("data") or "") or usual_metric(questions)]
+    name = "" if settings.get("train") else settings.get("data") or ""  # whose questions they are
+    return PUBLISHED[LANGUAGES.get(name) or usual_metric(questions)]

@@ -50,6 +50,8 @@ class QATask:
         tokenizer: of the checkpoint.
         settings: lengths and metric.
         train, dev: questions; train may be None where a model is only scored.
+        null_threshold: of a trained model, from where on it says that there is no answer; None
+            for the best one on dev, if dev has questions without an answer.
     """
 
     score = "f1"
@@ -61,8 +63,10 @@ class QATask:
         dev: QuestionSet,
         train: QuestionSet | None = None,
         limit: int | None = None,
+        null_threshold: float | None = None,
     ) -> None:
         self.tokenizer, self.settings, self.dev = tokenizer, settings, dev
+        self.null_threshold = null_threshold
         self.pad_id = special_id(tokenizer, "pad")
         cut = (settings.max_length, settings.doc_stride)
         self.dev_windows = make_windows(dev.questions, tokenizer, *cut, training=False)
@@ -98,15 +102,20 @@ class QATask:
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         """Answers the dev questions; returns the scores, and predictions.json, nbest.json,
         eval.json and failures.jsonl as texts."""
-        predictions = answer(model, self.dev_windows, self.pad_id, self.settings, self.has_null)
-        threshold = self.best_threshold(predictions) if self.has_null else None
+        threshold, allow_null = (
+            self.null_threshold,
+            self.has_null or self.null_threshold is not None,
+        )
+        predictions = answer(model, self.dev_windows, self.pad_id, self.settings, allow_null)
+        if allow_null and threshold is None:
+            threshold = self.best_threshold(predictions)
         texts = {
             question.id: prediction.answer(threshold)
             for question, prediction in zip(self.dev.questions, predictions, strict=True)
         }
         golds = {q.id: q.gold_texts for q in self.dev.questions}
         score = score_all(golds, texts, self.settings.metric)
-        scores = score.as_dict() | ({"null_threshold": threshold} if self.has_null else {})
+        scores = score.as_dict() | ({} if threshold is None else {"null_threshold": threshold})
         return scores, {
             "eval.json": to_json(scores),
             "predictions.json": to_json(texts),
