@@ -376,6 +376,23 @@ def test_what_is_left_out_is_counted_unless_it_is_as_short_as_the_count() -> Non
     assert lines == ["row 0", "row 1", "row 2", counted, "row 9", "row 10", "row 11"]
 
 
+def test_peek_fetches_no_more_of_a_data_set_than_it_shows(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    data = squad_file(tmp_path / "train.json", ENGLISH, [ANSWER])
+    asked = []
+
+    def find(name: str, parts: tuple[str, ...]) -> dict[str, Path]:
+        asked.append((name, parts))
+        return {"train": data}
+
+    monkeypatch.setattr("minibert.datasets.find", find)
+    cut = ("--weights", model, "--max-length", "40", "--doc-stride", "10")
+    for name in ("squad", tmp_path):
+        assert minibert("peek", "--data", name, *cut) == 0
+    assert asked == [("squad", ("train",)), (str(tmp_path), ("train", "dev"))]
+
+
 def test_peek_shows_a_question_without_an_answer(
     tmp_path: Path, model: Path, capsys: Capture
 ) -> None:

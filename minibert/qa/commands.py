@@ -220,6 +220,7 @@ def some(names: tuple[str, ...]) -> str:
 
 def _peek(args: argparse.Namespace) -> int:
     from minibert import hub
+    from minibert.datasets import MANIFEST
     from minibert.qa.peek import describe
     from minibert.qa.recipes import recipe_for
     from minibert.tokenizer import load_tokenizer
@@ -227,7 +228,9 @@ def _peek(args: argparse.Namespace) -> int:
 
     if args.count < 1:
         raise UserError(f"--count {args.count} shows nothing; set it to at least 1")
-    data = read_data(args.data, "train", "dev")
+    # A data set with a name has a training part: dev need not be fetched, too.
+    parts = ("train",) if args.data in MANIFEST else ("train", "dev")
+    data = read_data(args.data, *parts)
     usual = recipe_for(data, vars(args))
     weights = args.weights or usual.weights
     tokenizer = load_tokenizer(hub.find(weights))
