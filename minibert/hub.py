@@ -119,4 +119,4 @@ def _why_not_fetched(name: str, error: Exception) -> str:
 def weights_folder() -> Path:
     """`weights/` beside the package; MINIBERT_WEIGHTS names another folder."""
     beside = Path(__file__).resolve().parent.parent / "weights"
-    return Path(os.environ.get("MINIBERT_WEIGHTS", beside))
+    return Path(os.environ.get("MINIBERT_WEIGHTS") or beside)
