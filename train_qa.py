@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from minibert import files, runs
+from minibert import runs
 from minibert.cli import guard
 from minibert.datasets import QUESTIONS, SAMPLE, SAMPLES
+from minibert.files import from_here
 from minibert.model import BertForQuestionAnswering
 from minibert.parts import add_files, find_files, or_sample, rate_in_words, say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
@@ -97,7 +98,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     settings = or_sample(settings)
     questions = read_data(settings)
     settings = with_defaults(settings, questions)
-    check_lengths(settings["max_length"], settings["doc_stride"])
+    check_lengths(settings["max_length"], settings["doc_stride"])  # before a model is fetched
     data = {part: found.as_dict() for part, found in questions.items()}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     model = BertForQuestionAnswering.from_pretrained(weights).to(device)
@@ -118,7 +119,7 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
     em, f1 = best["exact_match"], best["f1"]
     asked = ["FILE", "--question", "…"]
     if runs.read_run_json(run)["settings"]["data"] == SAMPLE:
-        asked = [files.from_here(SAMPLES / "passage.txt"), "--question", QUESTION]
+        asked = [from_here(SAMPLES / "passage.txt"), "--question", QUESTION]
     ask = shlex.join(["minibert", "ask", "--model", str(run), "--context", *asked])
     return [
         f"best epoch {best['epoch']}: EM {em:.2f}, F1 {f1:.2f}; saved in {run}",
@@ -128,10 +129,10 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
 
 def read_data(settings: dict[str, Any]) -> dict[str, QuestionSet]:
     """The questions to train on and those to score on, which --data, --train and --dev name."""
-    found_files = find_files(settings, QUESTIONS, ("train", "dev"))
-    shared = shares(found_files)
+    files = find_files(settings, QUESTIONS, ("train", "dev"))
+    shared = shares(files)
     questions = {part: read_questions(path, share) for part, (path, share) in shared.items()}
-    say_shared(found_files, "questions", EVERY_NTH)
+    say_shared(files, "questions", EVERY_NTH)
     for found in questions.values():
         say(found.summary())
     return questions

@@ -187,8 +187,7 @@ def resumed(given: Settings, script: str) -> tuple[Path, Settings]:
     settings = read_run_json(run)["settings"]
     made_by = script_of(settings)
     if script in SCRIPTS and made_by != script:
-        go_on = f"; go on with it: {again(made_by, run)}" if made_by else ""
-        raise UserError(f"{run} is no run of {script}{go_on}")
+        raise UserError(f"{run} is no run of {script}{go_on_with(run, made_by)}")
     if missing := [name for name in (*RECIPE, "weights") if name not in settings]:
         raise UserError(f"{run / 'run.json'} is damaged: its settings lack {', '.join(missing)}")
     asked = {k: v for k, v in given.items() if k not in ("resume", "device", "out") and v != "auto"}
@@ -263,7 +262,7 @@ def start(
         raise UserError("there is nothing to train on: the training data has no example")
     facts = {
         "settings": settings,
-        "recipe": {x.name: settings.get(x.name, x.default) for x in fields(Recipe)},
+        "fixed": {x.name: x.default for x in fields(Recipe) if x.name not in RECIPE},
         "data": data,
         "learned_before": learned_from(weights),
         "counts": counts,
@@ -292,8 +291,8 @@ def check_has_model(directory: Path, name: str) -> None:
     run = run_of(directory)
     if (run / "run.json").is_file() and not (directory / "config.json").is_file():
         script = script_of(files.read_json(run / "run.json").get("settings"))
-        go_on = f"; go on with it: {again(script, run)}" if script else ""
-        raise UserError(f"{name} has no model yet: its first epoch was not finished{go_on}")
+        how = go_on_with(run, script)
+        raise UserError(f"{name} has no model yet: its first epoch was not finished{how}")
 
 
 def run_of(directory: Path) -> Path:
@@ -322,6 +321,11 @@ def learned_from(checkpoint: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} does not say what {checkpoint} has learned from: it is damaged")
     trained = [part for name, part in data.items() if name not in ("dev", "test")]
     return [*before, *trained]
+
+
+def go_on_with(run: Path, script: str | None) -> str:
+    """The end of a sentence about a run: its command, if it is known which script made it."""
+    return f"; go on with it: {again(script, run)}" if script else ""
 
 
 def again(script: str, run: Path) -> str:

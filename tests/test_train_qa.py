@@ -184,6 +184,10 @@ def test_run_json_says_how_the_run_was_made(tiny: Tiny, trained: Ended) -> None:
     assert flags <= set(settings)  # every one, given or not
     assert (settings["lr"], settings["epochs"], settings["seed"]) == (1e-3, 2, 0)
     assert settings["recipe"].startswith("CMRC 2018 baseline")
+    assert facts["fixed"] == {
+        **{"warmup": 0.1, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": 1e-6},
+        "max_grad_norm": 1.0,
+    }
     for part, n in (("train", 24), ("dev", 8)):
         path = tiny.folder / f"{part}.json"
         assert facts["data"][part]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -270,6 +274,8 @@ def test_help_names_the_recipes_and_their_sources(capsys: pytest.CaptureFixture[
         "from bert-base-cased "
     ) in text
     assert "every 10th context of the training file is held out" in text
+    for flag in ("--data", "--precision", "--accumulation", "--compile", "--resume", "--limit"):
+        assert flag in text
     assert (
         "--doc-stride TOKENS from one window's start to the next's, where a text is longer than "
         "--max-length; as in run_squad.py (transformers' stride is the overlap of two windows "

@@ -102,10 +102,8 @@ class QATask:
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         """Answers the dev questions; returns the scores, and predictions.json, nbest.json,
         eval.json and failures.jsonl as texts."""
-        threshold, allow_null = (
-            self.null_threshold,
-            self.has_null or self.null_threshold is not None,
-        )
+        threshold = self.null_threshold
+        allow_null = self.has_null or threshold is not None
         predictions = answer(model, self.dev_windows, self.pad_id, self.settings, allow_null)
         if allow_null and threshold is None:
             threshold = self.best_threshold(predictions)
