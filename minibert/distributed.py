@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor
 
 from minibert.errors import UserError
 
@@ -61,21 +64,39 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: world_size()])
 
 
-def gather(part: T) -> list[T]:
-    """The parts of all processes, in the order of their numbers, in every process.
+def gather(part: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The named tensors of all processes, in the order of their numbers, in every process.
 
-    A part may be any value: torch sends it as a pickle, which never touches a disk and comes from
-    another process of the same run.
+    They travel as the bytes of a safetensors file and arrive on the CPU: what torch offers for any
+    value (`all_gather_object`) sends a pickle.
     """
     if world_size() == 1:
-        return [part]
-    parts: list[Any] = [None] * world_size()
-    dist.all_gather_object(parts, part)
-    return parts
+        return [dict(part)]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    # safetensors takes no tensors that are parts of the same one.
+    whole = {name: x.clone(memory_format=torch.contiguous_format) for name, x in part.items()}
+    mine = torch.frombuffer(bytearray(save(whole)), dtype=torch.uint8).to(device)  # (n)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([len(mine)], device=device))
+    longest = int(torch.cat(sizes).max())
+    padded = [mine.new_zeros(longest) for _ in sizes]
+    dist.all_gather(padded, F.pad(mine, (0, longest - len(mine))))  # (n) -> (longest), of each
+    return [load(x[: int(n)].cpu().numpy().tobytes()) for x, n in zip(padded, sizes, strict=True)]
 
 
-def in_main(action: Callable[[], T]) -> T:
-    """What an action gives that only the main process may do, as writing a file: in every process.
+def total(sums: Mapping[str, float]) -> dict[str, float]:
+    """The sums of all processes added up, by name, in each of them."""
+    parts = gather({name: torch.tensor(x, dtype=torch.float64) for name, x in sums.items()})
+    return {name: sum(float(part[name]) for part in parts) for name in sums}
+
+
+def in_any(flag: bool) -> bool:
+    """Whether something holds in one of the processes at least: the same in all of them."""
+    return total({"flag": flag})["flag"] > 0
+
+
+def in_main(action: Callable[[], object]) -> None:
+    """Does what only the main process may do, as writing a file.
 
     If it fails, all processes stop, so that none waits for one that is gone.
 
@@ -83,13 +104,11 @@ def in_main(action: Callable[[], T]) -> T:
         UserError: in the main process, what the action raised.
         SystemExit: in the others, without a word: the main process says why.
     """
-    outcome: Any = None
+    failed: UserError | None = None
     if is_main():
         try:
-            outcome = action()
+            action()
         except UserError as error:
-            outcome = error
-    outcome = gather(outcome)[0]
-    if isinstance(outcome, UserError):
-        raise outcome if is_main() else SystemExit(2)
-    return outcome
+            failed = error
+    if in_any(failed is not None):
+        raise failed or SystemExit(2)

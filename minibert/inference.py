@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from tqdm import tqdm
 from minibert import distributed
 from minibert.batches import Row, pad, sequential_batches
 
-T = TypeVar("T")
 Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
 
 
@@ -23,11 +22,11 @@ def outputs(
     model: nn.Module,
     rows: Sequence[Row],
     pad_id: int,
-    keep: Callable[[Any, Sequence[int]], list[T]],
+    keep: Callable[[Any, Sequence[int]], list[Floats]],
     *,
     batch_size: int,
     doing: str,
-) -> list[T]:
+) -> list[Floats]:
     """What a model makes of every row, in the order of the rows, in every process.
 
     Args:
@@ -40,7 +39,7 @@ def outputs(
     model.eval()
     device = next(model.parameters()).device
     lengths = [len(row.input_ids) for row in rows]
-    mine: dict[int, T] = {}
+    mine: dict[str, torch.Tensor] = {}
     batches = distributed.share(sequential_batches(lengths, batch_size))
     # One batch needs no bar; None: none where there is no terminal, either.
     quiet = None if distributed.is_main() and len(batches) > 1 else True
@@ -48,7 +47,7 @@ def outputs(
         batch = pad([rows[i] for i in places], pad_id)
         output = model(**{name: x.to(device) for name, x in batch.items()})
         kept = keep(output, [lengths[i] for i in places])
-        mine |= zip(places, kept, strict=True)
+        mine |= {str(place): torch.from_numpy(x) for place, x in zip(places, kept, strict=True)}
     model.train(was_training)
-    found = {i: value for part in distributed.gather(mine) for i, value in part.items()}
-    return [found[i] for i in range(len(rows))]
+    found = {place: x for part in distributed.gather(mine) for place, x in part.items()}
+    return [found[str(i)].numpy() for i in range(len(rows))]

@@ -110,13 +110,13 @@ class Training:
         with on_signals(self.on_signal), self.log.bar(batches):
             for examples in batches[self.progress.batch :]:
                 is_step = self.step(examples)
-                stop = any(distributed.gather(self.stop))  # all at the same step, or none
+                stop = distributed.in_any(self.stop)  # all at the same step, or none
                 is_due = is_step and self.progress.step % self.recipe.save_every == 0
                 if stop or is_due or self.progress.batch == len(batches):
                     self.save()
                 if stop:
                     break
-        if any(distributed.gather(self.stop)):
+        if distributed.in_any(self.stop):
             raise KeyboardInterrupt
 
     def on_signal(self, *_: Any) -> None:
@@ -186,8 +186,7 @@ class Training:
                 self.scaler.scale(mean).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": loss.detach(), **right}.items():
                 totals[name] = totals.get(name, 0.0) + weight * float(value)
-        gathered = distributed.gather(totals)
-        return {name: sum(part[name] for part in gathered) for name in totals}
+        return distributed.total(totals)
 
     def no_sync(self, more_parts: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged between processes after the last part alone."""

@@ -123,6 +123,56 @@ def note(folder: str) -> None:
     sys.addaudithook(hook)
 
 
+def exchange(folder: str) -> None:
+    """A patch: no pickle can be read or made, and each process gathers tensors of all kinds."""
+    import pickle
+
+    from minibert import distributed
+    from minibert.train import Training
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a pickle")
+
+    c10d: Any = import_module("torch.distributed.distributed_c10d")
+    c10d._pickler = c10d._unpickler = pickle.dumps = pickle.loads = refuse  # type: ignore[assignment]
+    go = Training.go
+
+    def gathering_go(self: Any) -> None:
+        n = distributed.rank() + 1
+        square = torch.arange(9.0 * n * n).view(3 * n, 3 * n)
+        parts = distributed.gather({"row": square[0], "column": square[:, 1], f"of {n}": square})
+        found = {
+            f"{i} {name}": x.tolist() for i, part in enumerate(parts) for name, x in part.items()
+        }
+        flags = [distributed.in_any(flag) for flag in (False, n == 2, True)]
+        Path(f"{folder}/notes-{n}.json").write_text(
+            json.dumps([found, distributed.total({"n": n / 10}), flags])
+        )
+        go(self)
+
+    Training.go = gathering_go  # type: ignore[method-assign]
+
+
+def test_what_processes_tell_each_other_is_never_a_pickle(tmp_path: Path, server: Forks) -> None:
+    tiny = Tiny(tmp_path)
+    ended = server.run(
+        tiny.arguments(batch_size=8, epochs=1),
+        processes=2,
+        patches=[("test_distributed", "exchange", str(tmp_path))],
+    )
+    assert ended.codes == [0, 0], ended.err
+    squares = [torch.arange(9.0 * n * n).view(3 * n, 3 * n) for n in (1, 2)]
+    expected = {
+        f"{i} {name}": x.tolist()
+        for i, square in enumerate(squares)
+        for name, x in {"row": square[0], "column": square[:, 1], f"of {i + 1}": square}.items()
+    }
+    for n in (1, 2):
+        found, total, flags = json.loads((tmp_path / f"notes-{n}.json").read_text())
+        assert found == expected
+        assert total == {"n": 0.1 + 0.2} and flags == [False, True, True]
+
+
 def test_every_example_is_computed_once_and_files_are_written_by_one_process(
     tmp_path: Path, server: Forks
 ) -> None:

@@ -127,7 +127,9 @@ def test_commands_have_the_flags_that_they_are_given(page: Path, helps: dict[str
 
 @pages
 def test_flags_in_the_text_are_of_some_command(page: Path, helps: dict[str, str]) -> None:
-    known = {flag for text in helps.values() for flag in FLAG.findall(text)}
+    # Where transformers is not installed the scripts that import it cannot print their help.
+    unprinted = [read(path) for path in SCRIPTS if str(path.relative_to(ROOT)) not in helps]
+    known = {flag for text in [*helps.values(), *unprinted] for flag in FLAG.findall(text)}
     in_text = {
         flag for code in re.findall(r"`([^`\n]+)`", read(page)) for flag in FLAG.findall(code)
     }

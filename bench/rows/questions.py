@@ -144,7 +144,7 @@ def check(setting: Setting, work: Work) -> list[Check]:
     return checks
 
 
-def logits_of_ours(run: Path, data: Path, work: Work) -> dict[tuple[int, ...], tuple[Any, Any]]:
+def logits_of_ours(run: Path, data: Path, work: Work) -> dict[tuple[int, ...], Any]:
     """The start and end logits of each window, by its ids."""
     reader = load_reader(str(run))
     task = QATask(reader.tokenizer, material.qa_settings(work), read_questions(data))

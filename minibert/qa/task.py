@@ -184,10 +184,10 @@ def answer(
     )
 
 
-def without_padding(logits: SpanLogits, lengths: Sequence[int]) -> list[tuple[Floats, Floats]]:
-    """The start and end logits of each window, two of (n) for the n tokens that it has."""
-    start, end = (x.float().cpu().numpy() for x in logits)  # (B, T) each
-    return [(start[i, :n], end[i, :n]) for i, n in enumerate(lengths)]
+def without_padding(logits: SpanLogits, lengths: Sequence[int]) -> list[Floats]:
+    """The start and end logits of each window: (2, n) for the n tokens that it has."""
+    both = torch.stack(logits, dim=1).float().cpu().numpy()  # 2 of (B, T) -> (B, 2, T)
+    return [both[i, :, :n] for i, n in enumerate(lengths)]  # B of (2, n)
 
 
 def failures(
