@@ -1,4 +1,4 @@
-"""`frugal_attention` is `explicit_attention` in less memory: sums, gradients, masks, precision."""
+"""`fast_attention` is `explicit_attention` in less time: sums, gradients, masks, precision."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import minibert.model
 from minibert import attention
-from minibert.attention import frugal_attention
+from minibert.attention import fast_attention
 from minibert.config import BertConfig
 from minibert.model import SelfAttention, explicit_attention
 
@@ -55,7 +56,7 @@ def test_sums_and_gradients_are_those_of_the_formula(
 ) -> None:
     monkeypatch.setattr(attention, "AT_ONCE", texts * H * T * T)
     given = inputs(dtype, padded)
-    ours, exact = (with_gradients(f, given, rate) for f in (frugal_attention, plain))
+    ours, exact = (with_gradients(f, given, rate) for f in (fast_attention, plain))
     for one, other in zip(ours, exact, strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one, other, atol=within, rtol=0)
@@ -70,14 +71,14 @@ def test_its_gradient_is_that_of_its_sums(monkeypatch: pytest.MonkeyPatch) -> No
 
     def seeded(*given: Tensor) -> Tensor:
         torch.manual_seed(3)
-        return frugal_attention(*given, visible, 0.4)
+        return fast_attention(*given, visible, 0.4)
 
     assert torch.autograd.gradcheck(seeded, (q, k, v))
 
 
 def test_hidden_tokens_get_no_gradient_and_none_is_a_nan() -> None:
     given = inputs()
-    _, _, grad_k, grad_v = with_gradients(frugal_attention, given, 0.3)
+    _, _, grad_k, grad_v = with_gradients(fast_attention, given, 0.3)
     for grad in (grad_k, grad_v):
         assert grad.isfinite().all()
         assert (grad[1, :, -4:] == 0).all() and (grad[4, :, 1:] == 0).all()
@@ -86,9 +87,9 @@ def test_hidden_tokens_get_no_gradient_and_none_is_a_nan() -> None:
 
 def test_a_seed_repeats_the_bytes_and_the_next_masks_are_others() -> None:
     given = inputs(torch.float32)
-    first, again = (with_gradients(frugal_attention, given, 0.3) for _ in range(2))
+    first, again = (with_gradients(fast_attention, given, 0.3) for _ in range(2))
     assert all(map(torch.equal, first, again))
-    assert not torch.equal(frugal_attention(*given, 0.3), frugal_attention(*given, 0.3))
+    assert not torch.equal(fast_attention(*given, 0.3), fast_attention(*given, 0.3))
 
 
 @pytest.mark.parametrize("size", [8, 9])  # 9 * 9 is no multiple of the 4 that a word is cut into
@@ -100,7 +101,7 @@ def test_as_many_are_dropped_as_the_rate_says_in_every_text(
     n, rate = 4000, 0.3
     torch.manual_seed(0)
     zeros = torch.zeros(n, 1, size, 1)
-    sums = frugal_attention(zeros, zeros, zeros + 1, None, rate)  # (n, 1, size, 1)
+    sums = fast_attention(zeros, zeros, zeros + 1, None, rate)  # (n, 1, size, 1)
     spread = math.sqrt(rate / (1 - rate) / size)  # of a mean of `size` scaled coins
     assert abs(sums.mean().item() - 1) < 5 * spread / math.sqrt(n * size)
     assert sums.std().item() == pytest.approx(spread, rel=0.02)
@@ -110,15 +111,16 @@ def test_as_many_are_dropped_as_the_rate_says_in_every_text(
 
 
 def test_all_may_be_dropped() -> None:
-    found = with_gradients(frugal_attention, inputs(), 1.0)
+    found = with_gradients(fast_attention, inputs(), 1.0)
     assert all((x == 0).all() for x in found)
 
 
-def test_a_byte_for_each_probability_is_all_that_is_kept_of_them() -> None:
+@pytest.mark.parametrize("rate", [0.3, 0.0])
+def test_the_probabilities_and_a_byte_for_each_are_all_that_is_kept(rate: float) -> None:
     """And the sums lie in memory as the heads are joined."""
-    given = inputs(torch.float32)
+    given = inputs(torch.bfloat16)
     kept: dict[str, int] = {}
-    for name, function in (("frugal", frugal_attention), ("plain", plain)):
+    for name, function in (("fast", fast_attention), ("plain", plain)):
         stores: dict[int, int] = {}
 
         def pack(x: Tensor, stores: dict[int, int] = stores) -> Tensor:
@@ -126,19 +128,27 @@ def test_a_byte_for_each_probability_is_all_that_is_kept_of_them() -> None:
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            sums = function(*given, 0.3)
+            sums = function(*given, rate)
         assert sums.shape == (B, H, T, D)  # and holds what is kept
         own = {x.untyped_storage().data_ptr() for x in given}
         kept[name] = sum(n for at, n in stores.items() if at not in own)
-    hidden = B * T * 4  # the mask of padding, in numbers
-    assert kept["frugal"] == B * H * T * T + hidden
-    assert kept["plain"] > 9 * B * H * T * T
-    assert frugal_attention(*given, 0.3).transpose(1, 2).is_contiguous()
+    n = B * H * T * T
+    assert kept["fast"] == (3 * n if rate else 2 * n + 4)
+    assert kept["plain"] > (5 if rate else 2) * n
+    assert fast_attention(*given, rate).transpose(1, 2).is_contiguous()
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
+    given = [x.detach() for x in inputs(torch.bfloat16)]
+    with torch.autograd.graph.saved_tensors_hooks(pytest.fail, pytest.fail):
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                assert not fast_attention(*given, 0.0).requires_grad
 
 
 def test_it_has_no_second_derivative() -> None:
     given = inputs()
-    squares = frugal_attention(*given, 0.3).square().sum()
+    squares = fast_attention(*given, 0.3).square().sum()
     (grad,) = torch.autograd.grad(squares, given[0], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
@@ -154,23 +164,48 @@ def layer() -> SelfAttention:
     return SelfAttention(config).train()
 
 
-def test_the_model_has_it_where_it_trains_on_a_cpu_alone(
+@pytest.mark.parametrize(
+    ("dtype", "rate", "by_parts"),
+    [
+        (torch.float32, 0.3, True),
+        (torch.bfloat16, 0.3, True),
+        (torch.bfloat16, 0.0, True),
+        (torch.float16, 0.0, True),
+        (torch.float32, 0.0, False),
+    ],
+)
+def test_texts_go_by_parts_where_the_kernel_is_slow(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rate: float, by_parts: bool
+) -> None:
+    calls = []
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *given: calls.append(1) or kernel(*given)
+    )
+    given = inputs(dtype)
+    sums = fast_attention(*given, rate)
+    assert bool(calls) is not by_parts
+    if not rate:
+        within = 2e-6 if dtype == torch.float32 else 2e-2
+        exact = plain(*(x.float() for x in given[:3]), given[3], 0.0)
+        torch.testing.assert_close(sums.float(), exact, atol=within, rtol=0)
+
+
+def test_the_model_has_it_unless_probabilities_are_asked_for(
     layer: SelfAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
     def counted(*given: Any) -> Tensor:
-        calls.append(given)
-        return frugal_attention(*given)
+        calls.append(given[4])
+        return fast_attention(*given)
 
-    monkeypatch.setattr(minibert.model, "frugal_attention", counted)
+    monkeypatch.setattr(minibert.model, "fast_attention", counted)
     x = torch.randn(B, T, H * D)
-    assert layer(x, None, False)[1] is None and len(calls) == 1
-    assert layer(x, None, True)[1] is not None and len(calls) == 1
+    assert layer(x, None, False)[1] is None and calls == [0.3]
+    assert layer(x, None, True)[1] is not None and calls == [0.3]
     layer.eval()(x, None, False)
-    layer.train().dropout = 0.0
-    layer(x, None, False)
-    assert len(calls) == 1
+    assert calls == [0.3, 0.0]
 
 
 def test_in_bf16_it_is_as_near_to_fp32_as_the_formula_is(
@@ -188,9 +223,9 @@ def test_in_bf16_it_is_as_near_to_fp32_as_the_formula_is(
         grads = [p.grad for p in layer.parameters() if p.grad is not None]
         return torch.cat([x.detach().float().flatten() for x in (out, *grads)])
 
-    exact, frugal = gradients(False), gradients(True)
-    monkeypatch.setattr(minibert.model, "frugal_attention", plain)
+    exact, fast = gradients(False), gradients(True)
+    monkeypatch.setattr(minibert.model, "fast_attention", plain)
     torch.testing.assert_close(gradients(False), exact, atol=1e-4, rtol=1e-5)
     formula = gradients(True)
-    assert (frugal - exact).norm() < 1.1 * (formula - exact).norm()
-    assert (frugal - formula).norm() < 1.5 * (formula - exact).norm()
+    assert (fast - exact).norm() < 1.1 * (formula - exact).norm()
+    assert (fast - formula).norm() < 1.5 * (formula - exact).norm()

@@ -35,6 +35,7 @@ from minibert.qa.reading import read_questions
 from minibert.report import say
 from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, special_id, tokenize
 from minibert.train import Training
+from minibert.weights import PreTrainedModel
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -103,7 +104,7 @@ class MaskedLMTask:
 
     score = "accuracy"
 
-    def __init__(self, model: BertForMaskedLM, tokenizer: Tokenizer, pieces: list[Piece]) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, pieces: list[Piece]) -> None:
         self.whole, self.tokenizer = model, tokenizer
         self.held_out = pieces[::HELD_OUT]
         self.pieces = [piece for i, piece in enumerate(pieces) if i % HELD_OUT]
@@ -138,14 +139,10 @@ class MaskedLMTask:
         return batch | {"hidden": torch.from_numpy(hidden), "targets": targets}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over a text's hidden places, summed over texts; and the share guessed right."""
+        """See `guess_loss`."""
         inputs = {name: x for name, x in batch.items() if name != "targets"}
-        logits = model(**inputs).float()  # (n, V)
-        per_text = batch["hidden"].sum(dim=1, keepdim=True)  # (B, T) -> (B, 1)
-        weight = 1 / per_text.expand_as(batch["hidden"])[batch["hidden"]]  # (B, T) -> (n)
-        losses = F.cross_entropy(logits, batch["targets"], reduction="none")
-        right = logits.argmax(dim=1) == batch["targets"]
-        return (losses * weight).sum(), {"accuracy": (right * weight).sum()}
+        loss, right = guess_loss(model(**inputs), batch["hidden"], batch["targets"])
+        return loss, {"accuracy": right}
 
     def names(self, examples: Sequence[int]) -> list[str]:
         return [f"piece {i}" for i in examples]
@@ -168,13 +165,41 @@ class MaskedLMTask:
         save_tokenizer(self.tokenizer, directory, self.whole.config.max_position_embeddings)
 
 
+def guess_loss(logits: Tensor, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropy and how many are right, each a text's mean, summed over the B texts.
+
+    logits: (n, V); hidden: (B, T) bool, n of them True; targets: (n).
+    """
+    weight = 1 / hidden.sum(dim=1, keepdim=True).expand_as(hidden)[hidden]  # (B, T) -> (n)
+    losses = F.cross_entropy(logits.float(), targets, reduction="none")
+    right = logits.argmax(dim=1) == targets
+    return (losses * weight).sum(), (right * weight).sum()
+
+
+def expect_frequencies(model: PreTrainedModel, pieces: Sequence[Piece]) -> None:
+    """Lets a new head begin with the words' frequencies in its bias. To learn them would take it
+    thousands of steps: AdamW moves a number by hardly more than the rate at each."""
+    bias = model.get_parameter("mlm.decoder.bias")
+    report = model.load_report
+    if report is None or "mlm.decoder.bias" in report.newly_initialized:
+        ids = np.concatenate([piece.input_ids for piece in pieces])
+        counts = torch.from_numpy(np.bincount(ids, minlength=len(bias)) + 1.0)  # (V)
+        bias.data = (counts / counts.sum()).log().to(bias)
+
+
+def sources(paths: Sequence[Path]) -> dict[str, Any]:
+    """For run.json: each file by its name, and its sha256."""
+    sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
+    return {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
+
+
 class HiddenPlaces(nn.Module):
     """The model where something is hidden: the head, a quarter of the work in a small model, is
     computed at these places alone (run_pretraining.py, gather_indexes)."""
 
-    def __init__(self, model: BertForMaskedLM) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.bert, self.mlm = model.bert, model.mlm
+        self.bert, self.mlm = model.get_submodule("bert"), model.get_submodule("mlm")
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, hidden: Tensor
@@ -188,8 +213,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     settings = runs.DEFAULTS | RECIPE | settings
     runs.check_given(settings, "text", "weights")
     paths = [Path(name) for name in settings["text"]]
-    sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
-    data = {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
+    data = sources(paths)
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     tokenizer = load_tokenizer(weights)
     passages = [passage for path in paths for passage in read_passages(path)]
@@ -199,6 +223,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     model = BertForMaskedLM.from_pretrained(weights).to(device)
     # The head's decoder is the word embeddings (paper's code, run_pretraining.py): they stay, too.
     model.bert.requires_grad_(not settings["head_only"])
+    expect_frequencies(model, pieces)
     task = MaskedLMTask(model, tokenizer, pieces)
     counts = {"pieces": len(task.lengths), "tokens": sum(task.lengths)}
     say(f"{counts['pieces']:,} pieces of text, {counts['tokens']:,} tokens to train on")

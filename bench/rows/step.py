@@ -87,12 +87,12 @@ def model_of(checkpoint: Path, side: str) -> nn.Module:
     logging.getLogger("minibert").setLevel(logging.ERROR)
     if side in ("ours", "stored"):
         keep_freed_memory()
-    # What SelfAttention calls where it trains on a CPU, put back to the formula or to the kernel.
+    # What SelfAttention calls, put back to the formula or to the kernel.
     if side == "stored":
-        minibert.model.frugal_attention = lambda *args: explicit_attention(*args)[0]  # type: ignore[attr-defined]
+        minibert.model.fast_attention = lambda *args: explicit_attention(*args)[0]  # type: ignore[attr-defined]
     if side == "plain":
         minibert.dropout.dropout = lambda x, rate: F.dropout(x, rate)
-        minibert.model.frugal_attention = F.scaled_dot_product_attention  # type: ignore[attr-defined, assignment]
+        minibert.model.fast_attention = F.scaled_dot_product_attention  # type: ignore[attr-defined, assignment]
     return BertForQuestionAnswering.from_pretrained(checkpoint).train()
 
 
@@ -120,7 +120,7 @@ THEIRS = {
     "sdpa": Side("transformers, attention sdpa (its default)"),
     "eager": Side("transformers, attention eager"),
 }
-STORED = {"stored": Side("ours, attention probabilities stored", "beside")}
+STORED = {"stored": Side("ours, attention as autograd keeps it", "beside")}
 COMPILED = {"compiled": Side("transformers, sdpa, torch.compile", compiles=True)}
 OURS = Side("minibert, as train_qa.py runs it", "ours")
 BASE = Shape(8, 512, counted=2)

@@ -1,0 +1,198 @@
+"""Questions and hidden words at once: a reader that keeps guessing, or a guesser that reads.
+
+    python weights/joint.py --train questions.json --dev held-out.json --text corpus.txt.xz \\
+        --weights DIRECTORY --out runs/joint
+
+Trained one after the other, the second task spoils the first: layers that learn to guess hidden
+words forget how to read, and a head put on a reader's finished layers guesses badly, since they
+keep nothing for it (weights/tiny-zh/README.md has the figures). So every question comes with a
+piece of text, drawn at random, in which words are hidden, and the gradient is that of both losses
+(multi-task learning, Caruana 1997; for BERT: Liu et al. 2019, "MT-DNN").
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pretrain import (
+    HiddenPlaces,
+    MaskedLMTask,
+    cut_pieces,
+    expect_frequencies,
+    guess_loss,
+    read_passages,
+    sources,
+)
+from torch import Tensor, nn
+
+from minibert import runs
+from minibert.cli import guard
+from minibert.config import BertConfig
+from minibert.metrics import metric_for
+from minibert.model import BertModel, MaskedLMHead, SpanLogits
+from minibert.qa.decoding import MAX_ANSWER_LENGTH
+from minibert.qa.reading import read_questions
+from minibert.qa.task import QASettings, QATask, check_fits, span_loss
+from minibert.report import say
+from minibert.tokenizer import load_tokenizer, save_tokenizer
+from minibert.train import Training
+from minibert.weights import PreTrainedModel
+
+PIECE = 128  # tokens of a piece of text
+RECIPE = {
+    "epochs": 1,
+    "batch_size": 16,
+    "lr": 2e-4,
+    "max_length": 320,
+    "doc_stride": 128,
+    "pieces": 50_000,
+}
+
+
+class BertForBoth(PreTrainedModel):
+    """An encoder with two heads: answers are marked by one, hidden words guessed by the other."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config, add_pooler=False)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.mlm = MaskedLMHead(config)
+        self.initialize(self.qa_outputs)
+        self.initialize(self.mlm)
+        self.tie_weights()
+
+    def forward(
+        self, questions: dict[str, Tensor], words: dict[str, Tensor]
+    ) -> tuple[SpanLogits, Tensor]:
+        """Two of (B, T) for the questions; (n, V) for the n hidden words."""
+        return Reader(self)(**questions), HiddenPlaces(self)(**words)
+
+
+class Reader(nn.Module):
+    """Of the model what answers questions, as `BertForQuestionAnswering` does."""
+
+    def __init__(self, model: BertForBoth) -> None:
+        super().__init__()
+        self.bert, self.qa_outputs = model.bert, model.qa_outputs
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> SpanLogits:
+        x = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
+        return SpanLogits(*self.qa_outputs(x).unbind(2))  # (B, T, C) -> (B, T, 2) -> 2 of (B, T)
+
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class JointTask:
+    """Both tasks as the loop sees them: see `train.Task`."""
+
+    score = "f1"
+
+    def __init__(self, questions: QATask, words: MaskedLMTask) -> None:
+        self.questions, self.words = questions, words
+        self.lengths: Sequence[int] = [n + PIECE for n in questions.lengths]
+
+    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """So many questions, and as many pieces of text; the names of these begin with "text"."""
+        drawn = torch.randint(len(self.words.lengths), (len(examples),)).tolist()
+        pieces = {f"text.{name}": x for name, x in self.words.batch(drawn).items()}
+        return self.questions.batch(examples) | pieces
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of both losses: see `span_loss` and `guess_loss`."""
+        text = {k.removeprefix("text."): x for k, x in batch.items() if k.startswith("text.")}
+        targets = text.pop("targets")
+        spans, guesses = model({name: batch[name] for name in INPUTS}, text)
+        read_loss, right = span_loss(spans, batch)
+        words_loss, guessed = guess_loss(guesses, text["hidden"], targets)
+        return read_loss + words_loss, right | {"words": guessed}
+
+    def names(self, examples: Sequence[int]) -> list[str]:
+        return self.questions.names(examples)
+
+    def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
+        """The scores on the dev questions; loss (nats) and accuracy on held-out text."""
+        assert isinstance(model, BertForBoth)
+        scores, results = self.questions.evaluate(Reader(model))
+        words, _ = self.words.evaluate(HiddenPlaces(model))
+        return scores | {f"words_{name}": x for name, x in words.items()}, results
+
+    def save(self, model: nn.Module, directory: Path) -> None:
+        assert isinstance(model, BertForBoth)
+        model.save_pretrained(directory)
+        tokenizer, places = self.questions.tokenizer, model.config.max_position_embeddings
+        save_tokenizer(tokenizer, directory, places)
+
+
+def draw_passages(paths: Sequence[Path], letters: int, seed: int) -> list[str]:
+    """Passages of all files in a random order, until they have so many letters."""
+    passages = [passage for path in paths for passage in read_passages(path)]
+    order = np.random.default_rng(seed).permutation(len(passages))
+    before = np.cumsum([0, *(len(passages[i]) for i in order[:-1])])
+    return [passages[i] for i in order[before < letters]]
+
+
+def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
+    """The loop with all that it needs."""
+    settings = runs.DEFAULTS | RECIPE | settings
+    runs.check_given(settings, "train", "dev", "text", "weights")
+    train, dev = (read_questions(Path(settings[part])) for part in ("train", "dev"))
+    for found in (train, dev):
+        say(found.summary())
+    paths = [Path(name) for name in settings["text"]]
+    data = {"train": train.as_dict(), "dev": dev.as_dict(), **sources(paths)}
+    recipe, directory, weights = runs.open_run(settings, data, device, resumed)
+    tokenizer = load_tokenizer(weights)
+    model = BertForBoth.from_pretrained(weights).to(device)
+    metric = metric_for([question.context for question in dev.questions])
+    lengths = settings["max_length"], settings["doc_stride"], MAX_ANSWER_LENGTH[metric]
+    qa_settings = QASettings(*lengths, metric)
+    check_fits(model.config, tokenizer, qa_settings)
+    questions = QATask(tokenizer, qa_settings, dev, train, limit=settings["limit"])
+    wanted = settings["pieces"]
+    passages = draw_passages(paths, 2 * wanted * PIECE, settings["seed"])
+    pieces = cut_pieces(passages, tokenizer, PIECE)[:wanted]
+    expect_frequencies(model, pieces)
+    task = JointTask(questions, MaskedLMTask(model, tokenizer, pieces))
+    counts = {"windows": len(task.lengths), "pieces": len(task.words.lengths)}
+    say(f"{counts['windows']:,} windows, {counts['pieces']:,} pieces of text to draw from")
+    if not resumed:
+        runs.start(directory, settings, data, counts, weights, task.lengths)
+    return Training(model, task, recipe, directory, resume=resumed is not None)
+
+
+def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
+    """What a finished run says last."""
+    return [
+        f"best epoch {best['epoch']}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}; hidden "
+        f"words: loss {best['words_loss']:.3f}, accuracy {best['words_accuracy']:.4f}; saved in "
+        f"{run}"
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s")
+    parser = runs.new_parser(__doc__)
+    add = parser.add_argument
+    add("--train", metavar="FILE", help="questions to learn from")
+    add("--dev", metavar="FILE", help="questions to be scored on")
+    add("--text", action="append", metavar="FILE", help="a passage a line, .xz too; or .json with "
+        "questions, for their contexts; repeat it for several")  # fmt: skip
+    add("--doc-stride", type=int, help=f"tokens between windows ({RECIPE['doc_stride']})")
+    add("--pieces", type=int, help=f"how many pieces of text to draw from, chosen by --seed "
+        f"({RECIPE['pieces']:,})")  # fmt: skip
+    runs.add_options(parser)
+    given = vars(parser.parse_args(argv))
+    return guard(lambda: runs.fine_tune(given, runs.Goal("weights/joint.py", prepare, closing)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
