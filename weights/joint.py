@@ -5,8 +5,8 @@
 
 Trained one after the other, the second task spoils the first: layers that learn to guess hidden
 words forget how to read, and a head put on a reader's finished layers guesses badly, since they
-keep nothing for it (weights/tiny-zh/README.md has the figures). So every question comes with a
-piece of text, drawn at random, in which words are hidden, and the gradient is that of both losses
+keep nothing for it (weights/tiny-zh/README.md has the figures). So every question comes with two
+pieces of text, drawn at random, in which words are hidden, and the gradient is that of both losses
 (multi-task learning, Caruana 1997; for BERT: Liu et al. 2019, "MT-DNN").
 """
 
@@ -45,6 +45,7 @@ from minibert.train import Training
 from minibert.weights import PreTrainedModel
 
 PIECE = 128  # tokens of a piece of text
+EACH = 2  # pieces of text to each window of a question
 RECIPE = {
     "epochs": 1,
     "batch_size": 16,
@@ -98,22 +99,22 @@ class JointTask:
 
     def __init__(self, questions: QATask, words: MaskedLMTask) -> None:
         self.questions, self.words = questions, words
-        self.lengths: Sequence[int] = [n + PIECE for n in questions.lengths]
+        self.lengths: Sequence[int] = [n + EACH * PIECE for n in questions.lengths]
 
     def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
-        """So many questions, and as many pieces of text; the names of these begin with "text"."""
-        drawn = torch.randint(len(self.words.lengths), (len(examples),)).tolist()
+        """Windows of questions, and pieces of text, whose tensors' names begin with "text."."""
+        drawn = torch.randint(len(self.words.lengths), (EACH * len(examples),)).tolist()
         pieces = {f"text.{name}": x for name, x in self.words.batch(drawn).items()}
         return self.questions.batch(examples) | pieces
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of both losses: see `span_loss` and `guess_loss`."""
+        """`span_loss` and the mean of a question's `guess_loss`es, both summed over questions."""
         text = {k.removeprefix("text."): x for k, x in batch.items() if k.startswith("text.")}
         targets = text.pop("targets")
         spans, guesses = model({name: batch[name] for name in INPUTS}, text)
         read_loss, right = span_loss(spans, batch)
         words_loss, guessed = guess_loss(guesses, text["hidden"], targets)
-        return read_loss + words_loss, right | {"words": guessed}
+        return read_loss + words_loss / EACH, right | {"words": guessed / EACH}
 
     def names(self, examples: Sequence[int]) -> list[str]:
         return self.questions.names(examples)
