@@ -12,8 +12,10 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,14 +69,36 @@ def save(
         UserError: it cannot be written; the earlier checkpoints are kept.
     """
     states = distributed.gather(random_states())
-    saved = Saved(
-        asdict(progress) | {"scaler": scaler.state_dict()},
+    tensors = (
         {name: parameter.detach() for name, parameter in model.named_parameters()},
         moments(model, optimizer),
         {f"{rank}.{key}": x for rank, state in enumerate(states) for key, x in state.items()},
     )
-    folder = run / "checkpoints" / place(progress.epoch, progress.batch)
-    distributed.in_main(lambda: write(saved, folder))
+
+    def put(folder: Path) -> None:
+        for name, part in zip(TENSORS, tensors, strict=True):
+            files.write_tensors(folder / name, part)
+
+    distributed.in_main(lambda: write(run, progress, scaler, put))
+
+
+def move_on(run: Path, progress: Progress, scaler: torch.amp.GradScaler) -> None:
+    """Moves the newest checkpoint to a later place in the run, where it holds as well: to score the
+    dev set changes no tensor. Every process must call it; the main one writes.
+
+    Raises:
+        UserError: it cannot be written; the checkpoint stays where it was.
+    """
+
+    def act() -> None:
+        newest = found(run)[-1]
+
+        def put(folder: Path) -> None:
+            files.write_whole({folder / name: files.as_link(newest / name) for name in TENSORS})
+
+        write(run, progress, scaler, put)
+
+    distributed.in_main(act)
 
 
 def place(epoch: int, batch: int) -> str:
@@ -82,23 +106,29 @@ def place(epoch: int, batch: int) -> str:
     return f"{epoch:04d}-{batch:07d}"
 
 
-def write(saved: Saved, folder: Path) -> None:
-    """Puts a checkpoint into its folder, whole or not at all, and removes those that are too old.
+def write(
+    run: Path, progress: Progress, scaler: torch.amp.GradScaler, put: Callable[[Path], None]
+) -> None:
+    """Makes a checkpoint, whole or not at all, and removes those that are too old.
+
+    Args:
+        put: puts the files of TENSORS into a folder.
 
     Raises:
         UserError: it cannot be written; nothing that was there is lost.
     """
+    folder = run / "checkpoints" / place(progress.epoch, progress.batch)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for name, tensors in zip(TENSORS, saved[1:], strict=True):
-            files.write_tensors(part / name, tensors)
-        files.write_json(part / "progress.json", saved.progress)
+        put(part)
+        facts = asdict(progress) | {"scaler": scaler.state_dict()}
+        files.write_json(part / "progress.json", facts)
         files.write_json(part / "checksums.json", checksums(part))
         discard(folder)  # of the same place, if there is one: saved before a crash, or damaged
         part.rename(folder)
         files.sync_folder(folder.parent)
-        tidy(folder.parent.parent)
+        tidy(run)
     except OSError as error:
         raise UserError(f"{folder} could not be written: {error}; earlier ones are kept") from None
     finally:
@@ -116,7 +146,14 @@ def discard(folder: Path) -> None:
 def tidy(run: Path) -> None:
     """Removes checkpoints that are too old, and what a killed process was writing or removing."""
     with suppress(OSError):  # what cannot be removed does no harm
-        for old in found(run)[:-KEPT]:
+        folders = found(run)
+        moved = [
+            folder
+            for folder, later in pairwise(folders)
+            if (folder / TENSORS[0]).samefile(later / TENSORS[0])
+        ]
+        others = [folder for folder in folders if folder not in moved]
+        for old in [*moved, *others[:-KEPT]]:
             discard(old)
         for part in list(run.rglob(".*.part")):  # one may be inside another
             shutil.rmtree(part, ignore_errors=True)

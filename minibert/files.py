@@ -179,6 +179,20 @@ def as_text(text: str) -> Write:
     return lambda path: path.write_text(text, encoding="utf-8", newline="\n")
 
 
+def as_link(source: Path) -> Write:
+    """The same bytes under a second name, without a second copy where the disk's format can. As all
+    files here are replaced and never changed, what becomes of one name does not touch the other."""
+
+    def write(path: Path) -> None:
+        path.unlink()
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
+
+    return write
+
+
 def as_json(value: Any) -> Write:
     return as_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 

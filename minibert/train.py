@@ -97,7 +97,7 @@ class Training:
                 while self.progress.epoch < self.recipe.epochs:
                     self.train_epoch()
                     self.end_epoch()
-                    self.save()
+                    checkpoint.move_on(self.run, self.progress, self.scaler)
         finally:
             # DistributedDataParallel must go before the connection between the processes does: if
             # it is the last to hold that, torch may wait for its own threads for ever.
@@ -209,10 +209,13 @@ class Training:
 
     def keep(self, best_results: dict[str, str] | None) -> None:
         """Writes the model as the last one, and as the best one if it has the best results."""
-        self.task.save(self.model, self.run / "last")
+        last = self.run / "last"
+        self.task.save(self.model, last)
         if best_results is not None:
-            self.task.save(self.model, self.run)
-            files.write_whole({self.run / n: files.as_text(x) for n, x in best_results.items()})
+            saved = [path for path in last.iterdir() if path.is_file()]
+            writes = {self.run / path.name: files.as_link(path) for path in saved}
+            writes |= {self.run / name: files.as_text(x) for name, x in best_results.items()}
+            files.write_whole(writes)
         files.write_whole({self.run / "curves.svg": files.as_text(curves(self.log.path))})
 
     def save(self) -> None:

@@ -23,7 +23,7 @@ from tiny import killed_runs, records
 from tiny_qa import Tiny, results
 from torch import Tensor
 
-from minibert import checkpoint, runs
+from minibert import checkpoint, files, runs
 from minibert.errors import UserError
 from minibert.train import AT_ONCE, Training
 
@@ -151,8 +151,9 @@ MOMENTS = {
     "when its scores are in the log": (die("minibert.train", "Training.keep"), (0, 10)),
     "inside the last model's tensors": (("test_resume", "tear", "1"), (0, 10)),
     "inside the last model": (die("minibert.tokenizer", "write_whole", 1), (0, 10)),
-    "between the best model and its answers": (die("minibert.files", "write_whole", 3), (0, 10)),
+    "between the last model and the best": (die("minibert.files", "write_whole", 2), (0, 10)),
     "before the checkpoint of an epoch's end": (die("minibert.checkpoint", "write", 1), (0, 10)),
+    "when it has moved, and is still where it was": (die("minibert.checkpoint", "tidy", 1), (1, 0)),
     "when the next epoch has begun": (die("minibert.train", "Training.step", 2), (1, 0)),
     "before the line of an epoch's last steps": (die("minibert.report", "Log.append", 1), (1, 8)),
     "after it": (die("minibert.train", "Training.save", 1), (1, 8)),
@@ -502,17 +503,54 @@ def test_a_checkpoint_is_synced_whole_before_it_gets_its_name(
 def test_two_checkpoints_are_kept(tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     training = tiny.training("kept", epochs=1, save_every=1)
     kept: list[list[str]] = []
-    save = training.save
+    write = checkpoint.write
 
-    def saving() -> None:
-        save()
+    def writing(*given: Any) -> None:
+        write(*given)
         folder = tiny.folder / "kept/checkpoints"
         kept.append(sorted(path.name for path in folder.iterdir()))
 
-    training.save = saving  # type: ignore[method-assign]
+    monkeypatch.setattr(checkpoint, "write", writing)
     training.go()
-    names = [f"0000-{batch:07d}" for batch in range(1, 11)] + ["0001-0000000"]
-    assert kept == [names[max(0, i - 1) : i + 1] for i in range(11)]
+    names = [f"0000-{batch:07d}" for batch in range(1, 11)]
+    steps = [names[max(0, i - 1) : i + 1] for i in range(10)]
+    assert kept == [*steps, ["0000-0000009", "0001-0000000"]]  # the last of them has moved
+
+
+@pytest.mark.parametrize("links", [True, False])  # not every disk has them
+def test_a_checkpoint_moves_on_and_the_best_model_is_the_last_ones_file(
+    tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: raise_os_error())
+    written: list[str] = []
+    write_tensors = files.write_tensors
+    monkeypatch.setattr(
+        files,
+        "write_tensors",
+        lambda path, x: (written.append(path.parent.name), write_tensors(path, x)),
+    )
+    run = tiny.folder / f"moved-{links}"
+    training = tiny.training(run.name, epochs=1, save_every=1000)
+    training.go()
+    assert written == [".0000-0000010.part"] * 3
+    (run / "best").mkdir()  # what training has in memory, written anew
+    training.task.save(training.model, run / "best")
+    for folder in (run, run / "last"):
+        assert (folder / "model.safetensors").read_bytes() == (
+            run / "best/model.safetensors"
+        ).read_bytes()
+    assert (run / "model.safetensors").samefile(run / "last/model.safetensors") is links
+    names = [path.name for path in checkpoint.found(run)]
+    assert names == ["0001-0000000"] if links else ["0000-0000010", "0001-0000000"]
+    saved = checkpoint.read(run / "checkpoints/0001-0000000")
+    assert saved.progress["epoch"] == 1 and saved.progress["best"]["epoch"] == 1
+    for name, parameter in training.model.named_parameters():
+        assert torch.equal(saved.model[name], parameter)
+
+
+def raise_os_error() -> None:
+    raise OSError("no links here")
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(
