@@ -17,7 +17,7 @@ from minibert.batches import Row, pad, sequential_batches
 Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def outputs(
     model: nn.Module,
     rows: Sequence[Row],
@@ -36,7 +36,8 @@ def outputs(
         doing: the word before the bar.
     """
     was_training = model.training
-    model.eval()
+    if was_training:  # to walk through all modules is a part of the time for one question
+        model.eval()
     device = next(model.parameters()).device
     lengths = [len(row.input_ids) for row in rows]
     mine: dict[str, torch.Tensor] = {}
@@ -48,6 +49,7 @@ def outputs(
         output = model(**{name: x.to(device) for name, x in batch.items()})
         kept = keep(output, [lengths[i] for i in places])
         mine |= {str(place): torch.from_numpy(x) for place, x in zip(places, kept, strict=True)}
-    model.train(was_training)
+    if was_training:
+        model.train()
     found = {place: x for part in distributed.gather(mine) for place, x in part.items()}
     return [found[str(i)].numpy() for i in range(len(rows))]

@@ -15,6 +15,7 @@ from tiny import command_line, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 from tokenizers import Tokenizer
 
+from minibert.errors import UserError
 from minibert.fill_mask import fill_mask
 from minibert.model import BertForMaskedLM
 from minibert.tokenizer import load_tokenizer
@@ -157,9 +158,9 @@ def test_text_xz_and_questions_are_read_and_what_is_no_text_is_one_sentence(
     assert len(contexts) == 5 and set("".join(contexts)) <= set(CHARACTERS)
     for name, content in (("broken.xz", b"no xz"), ("latin1.txt", "é".encode("latin-1"))):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(pretrain.UserError, match=f"{name} cannot be read as text"):
+        with pytest.raises(UserError, match=f"{name} cannot be read as text"):
             pretrain.read_passages(tmp_path / name)
-    with pytest.raises(pretrain.UserError, match="cannot be read as text"):
+    with pytest.raises(UserError, match="cannot be read as text"):
         pretrain.read_passages(tmp_path / "absent.txt")
     (tmp_path / "short.txt").write_text("天", encoding="utf-8")
     assert train(folder, "short", text=tmp_path / "short.txt") == 2

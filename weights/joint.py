@@ -18,17 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pretrain import (
-    HiddenPlaces,
-    MaskedLMTask,
-    cut_pieces,
-    expect_frequencies,
-    guess_loss,
-    read_passages,
-    sources,
-)
+from passages import cut_pieces, draw_passages, sources
+from pretrain import HiddenPlaces, MaskedLMTask, expect_frequencies, guess_loss
 from torch import Tensor, nn
 
 from minibert import runs
@@ -133,14 +125,6 @@ class JointTask:
         save_tokenizer(tokenizer, directory, places)
 
 
-def draw_passages(paths: Sequence[Path], letters: int, seed: int) -> list[str]:
-    """Passages of all files in a random order, until they have so many letters."""
-    passages = [passage for path in paths for passage in read_passages(path)]
-    order = np.random.default_rng(seed).permutation(len(passages))
-    before = np.cumsum([0, *(len(passages[i]) for i in order[:-1])])
-    return [passages[i] for i in order[before < letters]]
-
-
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
     """The loop with all that it needs."""
     settings = runs.DEFAULTS | RECIPE | settings
@@ -160,7 +144,8 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     questions = QATask(tokenizer, qa_settings, dev, train, limit=settings["limit"])
     wanted = settings["pieces"]
     passages = draw_passages(paths, 2 * wanted * PIECE, settings["seed"])
-    pieces = cut_pieces(passages, tokenizer, PIECE)[:wanted]
+    longest = min(PIECE, model.config.max_position_embeddings)
+    pieces = cut_pieces(passages, tokenizer, longest)[:wanted]
     expect_frequencies(model, pieces)
     task = JointTask(questions, MaskedLMTask(model, tokenizer, pieces))
     counts = {"windows": len(task.lengths), "pieces": len(task.words.lengths)}

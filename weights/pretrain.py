@@ -11,29 +11,27 @@ model is made at home in new texts before it is fine-tuned on them (Gururangan e
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import lzma
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from passages import Piece, cut_pieces, read_passages, sources
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from minibert import files, runs
+from minibert import runs
 from minibert.batches import pad, sequential_batches
 from minibert.cli import guard
 from minibert.errors import UserError
 from minibert.model import BertForMaskedLM
-from minibert.qa.reading import read_questions
 from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer, special_id, tokenize
+from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
 from minibert.train import Training
 from minibert.weights import PreTrainedModel
 
@@ -42,44 +40,8 @@ Ints: TypeAlias = NDArray[np.int64]
 MASKED = 0.15  # of all tokens (paper, section 3.1)
 AS_MASK, AS_RANDOM = 0.8, 0.1  # shown as [MASK], as any other token; the rest as it is (A.1)
 RUNS = (0.4, 0.3, 0.2, 0.1)  # how often 1, 2, 3, 4 words in a row (MacBERT, section 3.1)
-SHORTEST = 16  # tokens of a piece of text that is worth a place in a batch
 HELD_OUT = 100  # every 100th piece is never trained on
 RECIPE = {"epochs": 1, "batch_size": 64, "lr": 3e-4, "max_length": 128, "head_only": False}
-
-
-class Piece(NamedTuple):
-    """A stretch of text: [CLS] tokens [SEP]."""
-
-    input_ids: NDArray[np.int32]
-
-    @property
-    def token_type_ids(self) -> NDArray[np.int32]:
-        return np.zeros(len(self.input_ids), np.int32)
-
-
-def read_passages(path: Path) -> list[str]:
-    """The lines of a text file, or the contexts of a file of questions (.json).
-
-    Raises:
-        UserError: the file cannot be read, or is not UTF-8.
-    """
-    if path.suffix == ".json":
-        return list(dict.fromkeys(q.context for q in read_questions(path).questions))
-    try:
-        with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
-            return [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from None
-
-
-def cut_pieces(passages: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
-    """Passages in pieces of at most `max_length` tokens; rests under 16 tokens are left out."""
-    cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
-    room, pieces = max_length - 2, []
-    for ids in (encoding.ids for encoding in tokenize(passages, tokenizer)):
-        cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
-        pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
-    return pieces
 
 
 def choose_runs(starts_word: NDArray[np.bool_], draw: np.random.Generator) -> NDArray[np.bool_]:
@@ -185,12 +147,6 @@ def expect_frequencies(model: PreTrainedModel, pieces: Sequence[Piece]) -> None:
         ids = np.concatenate([piece.input_ids for piece in pieces])
         counts = torch.from_numpy(np.bincount(ids, minlength=len(bias)) + 1.0)  # (V)
         bias.data = (counts / counts.sum()).log().to(bias)
-
-
-def sources(paths: Sequence[Path]) -> dict[str, Any]:
-    """For run.json: each file by its name, and its sha256."""
-    sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
-    return {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
 
 
 class HiddenPlaces(nn.Module):

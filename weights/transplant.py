@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pretrain import Piece, read_passages
+from passages import Piece, read_passages
 from tokenizers import Tokenizer
 from torch import Tensor
 

@@ -68,6 +68,8 @@ def ready(task: str, side: str, weights: Path, size: Size, work: Work) -> Callab
     out = Path(tempfile.mkdtemp(prefix=f"{task}-{side}-", dir=work.folder))
     flags = flags_of(task, weights, size, work)
     if side == "ours":
+        import torch._dynamo  # noqa: F401  of torch's optimizer; transformers imports it, too
+
         main = runpy.run_path(str(material.ROOT / f"train_{task}.py"))["main"]
         return lambda: ours(main, flags, out / "run")
     if side in ("trainer", "defaults"):

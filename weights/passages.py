@@ -1,0 +1,72 @@
+"""Texts to pre-train on, in pieces as long as the model shall see at once.
+
+`pretrain.py` and `joint.py`, the next rooms, hide words in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from minibert import files
+from minibert.errors import UserError
+from minibert.qa.reading import read_questions
+from minibert.tokenizer import special_id, tokenize
+
+SHORTEST = 16  # tokens of a piece of text that is worth a place in a batch
+
+
+class Piece(NamedTuple):
+    """A stretch of text: [CLS] tokens [SEP]."""
+
+    input_ids: NDArray[np.int32]
+
+    @property
+    def token_type_ids(self) -> NDArray[np.int32]:
+        return np.zeros(len(self.input_ids), np.int32)
+
+
+def read_passages(path: Path) -> list[str]:
+    """The lines of a text file, or the contexts of a file of questions (.json).
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    if path.suffix == ".json":
+        return list(dict.fromkeys(q.context for q in read_questions(path).questions))
+    try:
+        with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
+            return [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from None
+
+
+def cut_pieces(passages: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
+    """Passages in pieces of at most `max_length` tokens; rests under 16 tokens are left out."""
+    cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
+    room, pieces = max_length - 2, []
+    for ids in (encoding.ids for encoding in tokenize(passages, tokenizer)):
+        cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
+        pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
+    return pieces
+
+
+def draw_passages(paths: Sequence[Path], letters: int, seed: int) -> list[str]:
+    """Passages of all files in a random order, until they have so many letters."""
+    passages = [passage for path in paths for passage in read_passages(path)]
+    order = np.random.default_rng(seed).permutation(len(passages))
+    before = np.cumsum([0, *(len(passages[i]) for i in order[:-1])])
+    return [passages[i] for i in order[before < letters]]
+
+
+def sources(paths: Sequence[Path]) -> dict[str, Any]:
+    """For run.json: each file by its name, and its sha256."""
+    sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
+    return {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
