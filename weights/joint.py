@@ -28,8 +28,9 @@ from minibert.cli import guard
 from minibert.config import BertConfig
 from minibert.metrics import metric_for
 from minibert.model import BertModel, MaskedLMHead, SpanLogits
+from minibert.parts import say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import read_questions
+from minibert.qa.reading import EVERY_NTH, read_questions
 from minibert.qa.task import QASettings, QATask, check_fits, span_loss
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer, save_tokenizer
@@ -128,8 +129,11 @@ class JointTask:
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
     """The loop with all that it needs."""
     settings = runs.DEFAULTS | RECIPE | settings
-    runs.check_given(settings, "train", "dev", "text", "weights")
-    train, dev = (read_questions(Path(settings[part])) for part in ("train", "dev"))
+    runs.check_given(settings, "train", "text", "weights")
+    named = {part: Path(settings[part]) for part in ("train", "dev") if part in settings}
+    shared = shares(named)
+    train, dev = (read_questions(*shared[part]) for part in ("train", "dev"))
+    say_shared(named, "questions", EVERY_NTH)
     for found in (train, dev):
         say(found.summary())
     paths = [Path(name) for name in settings["text"]]
@@ -169,7 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = runs.new_parser(__doc__)
     add = parser.add_argument
     add("--train", metavar="FILE", help="questions to learn from")
-    add("--dev", metavar="FILE", help="questions to be scored on")
+    add("--dev", metavar="FILE", help=f"questions to be scored on; without it {EVERY_NTH}, of "
+        "--train's is held out for that")  # fmt: skip
     add("--text", action="append", metavar="FILE", help="a passage a line, .xz too; or .json with "
         "questions, for their contexts; repeat it for several")  # fmt: skip
     add("--doc-stride", type=int, help=f"tokens between windows ({RECIPE['doc_stride']})")
