@@ -130,7 +130,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     """The loop with all that it needs."""
     settings = runs.DEFAULTS | RECIPE | settings
     runs.check_given(settings, "train", "text", "weights")
-    named = {part: Path(settings[part]) for part in ("train", "dev") if part in settings}
+    named = {name: Path(settings[name]) for name in settings if name in ("train", "dev")}
     shared = shares(named)
     train, dev = (read_questions(*shared[part]) for part in ("train", "dev"))
     say_shared(named, "questions", EVERY_NTH)

@@ -186,7 +186,7 @@ SIDES = {
     "loop-sdpa": Side("transformers' model, sdpa, in a plain loop with our windows and batches"),
     "loop-eager": Side("the same, eager"),
     "trainer": Side("transformers' Trainer, batches of like length, padded to the longest"),
-    "defaults": Side("transformers' example with its defaults", "beside", target=3.0, turns=1),
+    "defaults": Side("transformers' example with its defaults", "beside", target=3.0),
 }
 
 

@@ -41,7 +41,7 @@ ROWS = [
         sides=sides(LENGTHS, "tokens"),
         measure=measure_length,
         check=lambda work: [],
-        turns=3,
+        turns=2,
     ),
     Row(
         name="growth-data",
@@ -49,6 +49,6 @@ ROWS = [
         sides=sides(TIMES, "times"),
         measure=measure_data,
         check=lambda work: [],
-        turns=3,
+        turns=2,
     ),
 ]

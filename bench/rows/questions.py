@@ -166,7 +166,7 @@ PEERS = {
     "eager": Side("the same, attention eager"),
 }
 PIPELINES = {
-    f"pipeline-{n}": Side(f"the pipeline of transformers 4, {n} in a batch", "beside", 2.0, turns=1)
+    f"pipeline-{n}": Side(f"the pipeline of transformers 4, {n} in a batch", "beside", 2.0)
     for n in (1, 16)
 }
 EACH_LENGTH = "torch.compile: texts of many lengths, each compiled anew"

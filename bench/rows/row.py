@@ -40,10 +40,13 @@ class Side(NamedTuple):
     # stated: an example's defaults, another library, ours without one of its parts.
     kind: Literal["ours", "peer", "beside"] = "peer"
     target: float | None = None  # of this side; the best peer's is the row's
-    turns: int | None = None  # fewer than the row's
     compiles: bool = False  # too slow to start for the quick form
     needs: tuple[str, ...] = ()  # modules without which it is left out, and not the row
     size: float | None = None  # where sides differ in size alone: what the exponent is fitted to
+
+    def turns_of(self, row_turns: int) -> int:
+        """What is only stated beside the peers takes one turn, so that the table ends."""
+        return 1 if self.kind == "beside" and self.size is None else row_turns
 
 
 class Check(NamedTuple):

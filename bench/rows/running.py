@@ -42,17 +42,17 @@ def once(row: Row, work: Work, script: Path) -> dict[str, Any]:
 
 
 def in_turns(row: Row, work: Work, script: Path) -> dict[str, Any]:
-    """The check; a trial of all sides, not counted; then ours, the best peer and the rest."""
+    """The check; a trial of the peer's forms, not counted; then ours, the best and the rest."""
     sides = row.sides_for(work)
     checks, _ = in_a_process(row, [CHECK], work, script)
     trial: dict[str, Figures] = {}
-    for side in sides:
+    for side in (name for name, side in sides.items() if side.kind == "peer"):
         trial |= in_a_process(row, [side], work._replace(trial=True), script)[1]
     best = best_peer(sides, trial, row.figure)
     turns = []
     for i in range(row.turns):
         chosen = [n for n, s in sides.items() if s.kind != "peer" or n == best]
-        chosen = [n for n in chosen if i < (sides[n].turns or row.turns)]
+        chosen = [n for n in chosen if i < sides[n].turns_of(row.turns)]
         turn: dict[str, Figures] = {}
         for side in chosen:
             turn |= in_a_process(row, [side], work, script)[1]
