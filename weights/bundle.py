@@ -58,7 +58,8 @@ def half(name: str, tensor: torch.Tensor) -> torch.Tensor:
 def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     runs.check_new(out)
-    model, head = hub.find(args.model), hub.find(args.head)
+    model = hub.find(args.model)
+    head = hub.find(args.head) if args.head else model
     tensors, tokenizer = bundle(model, head), load_tokenizer(model)
     config = BertConfig.from_pretrained(model).to_dict()
     config.pop("_name_or_path", None)  # of what it was made of
@@ -85,7 +86,8 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--model", required=True, help="a checkpoint or run, whose layers and heads are taken")
-    add("--head", required=True, help="a run of pretrain.py --head-only that began with it")
+    add("--head", help="a run of pretrain.py --head-only that began with it (default: the model has "
+        "both, as runs of joint.py have)")  # fmt: skip
     add("--note", help="a sentence that run.json repeats in every run that begins with this")
     add("--out", required=True, metavar="DIRECTORY")
     return guard(lambda: run(parser.parse_args()))
