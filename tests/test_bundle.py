@@ -57,6 +57,14 @@ def test_both_heads_are_what_they_were_within_half_precision(
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
 
 
+def test_a_model_with_both_heads_is_named_once(folder: Path) -> None:
+    both = run(folder)
+    args = argparse.Namespace(model=str(both), head=None, out=str(folder / "again"), note=None)
+    assert bundle.run(args) == 0
+    for name, tensor in files.read_tensors(both).items():
+        assert torch.equal(files.read_tensors(folder / "again")[name], tensor), name
+
+
 def test_what_it_learned_from_is_handed_on(folder: Path) -> None:
     squad = {"file": "squad/train.json", "sha256": "1"}
     before = {"learned_before": [squad]}

@@ -127,14 +127,22 @@ def test_a_new_head_begins_with_the_frequencies_and_a_trained_one_stays(folder: 
     assert torch.equal(again.mlm.decoder.bias, model.mlm.decoder.bias)
 
 
-def test_passages_are_drawn_by_the_seed_and_no_more_than_are_wanted(folder: Path) -> None:
-    path = folder / "numbers.txt"
-    path.write_text("\n".join(f"{i:04d}" for i in range(100)), encoding="utf-8")
-    drawn = passages.draw_passages([path], letters=42, seed=0)
-    assert len(drawn) == len(set(drawn)) == 11  # the first that reaches 42 letters, of 4 each
-    assert passages.draw_passages([path], letters=42, seed=0) == drawn
-    assert passages.draw_passages([path], letters=42, seed=1) != drawn
-    assert len(passages.draw_passages([path], letters=10**6, seed=0)) == 100
+def test_pieces_are_drawn_by_the_seed_and_no_more_than_are_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(folder / "weights")
+    texts = ["".join(np.random.default_rng(i).permutation(list(CHARACTERS))) for i in range(9)]
+    whole = passages.cut_pieces(texts, tokenizer, 18)  # 16 characters and two special tokens
+    assert len(whole) == 18 and {len(piece.input_ids) for piece in whole} == {18}  # 8 are left out
+    monkeypatch.setattr(passages, "AT_ONCE", 2)
+    for limit in (None, 1, 7, 100):
+        found = passages.cut_pieces(texts, tokenizer, 18, limit)
+        assert len(found) == len(whole[:limit])
+        for one, other in zip(found, whole, strict=False):
+            assert np.array_equal(one.input_ids, other.input_ids)
+    drawn = passages.shuffled(texts, 0)
+    assert drawn != texts and sorted(drawn) == sorted(texts)
+    assert passages.shuffled(texts, 0) == drawn != passages.shuffled(texts, 1)
 
 
 def test_what_is_missing_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,8 +86,8 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--model", required=True, help="a checkpoint or run, whose layers and heads are taken")
-    add("--head", help="a run of pretrain.py --head-only that began with it (default: the model has "
-        "both, as runs of joint.py have)")  # fmt: skip
+    add("--head", help="a run of pretrain.py --head-only that began with it (default: the model's "
+        "own, which a run of joint.py has)")  # fmt: skip
     add("--note", help="a sentence that run.json repeats in every run that begins with this")
     add("--out", required=True, metavar="DIRECTORY")
     return guard(lambda: run(parser.parse_args()))

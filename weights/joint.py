@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from passages import cut_pieces, draw_passages, sources
+from passages import cut_pieces, read_passages, shuffled, sources
 from pretrain import HiddenPlaces, MaskedLMTask, expect_frequencies, guess_loss
 from torch import Tensor, nn
 
@@ -146,10 +146,10 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     qa_settings = QASettings(*lengths, metric)
     check_fits(model.config, tokenizer, qa_settings)
     questions = QATask(tokenizer, qa_settings, dev, train, limit=settings["limit"])
-    wanted = settings["pieces"]
-    passages = draw_passages(paths, 2 * wanted * PIECE, settings["seed"])
+    passages = [passage for path in paths for passage in read_passages(path)]
     longest = min(PIECE, model.config.max_position_embeddings)
-    pieces = cut_pieces(passages, tokenizer, longest)[:wanted]
+    drawn = shuffled(passages, settings["seed"])
+    pieces = cut_pieces(drawn, tokenizer, longest, settings["pieces"])
     expect_frequencies(model, pieces)
     task = JointTask(questions, MaskedLMTask(model, tokenizer, pieces))
     counts = {"windows": len(task.lengths), "pieces": len(task.words.lengths)}

@@ -21,6 +21,7 @@ from minibert.qa.reading import read_questions
 from minibert.tokenizer import special_id, tokenize
 
 SHORTEST = 16  # tokens of a piece of text that is worth a place in a batch
+AT_ONCE = 256  # passages that are tokenised together: a token takes far more memory there than here
 
 
 class Piece(NamedTuple):
@@ -48,22 +49,27 @@ def read_passages(path: Path) -> list[str]:
         raise UserError(f"{path} cannot be read as text: {error}") from None
 
 
-def cut_pieces(passages: Sequence[str], tokenizer: Tokenizer, max_length: int) -> list[Piece]:
-    """Passages in pieces of at most `max_length` tokens; rests under 16 tokens are left out."""
+def cut_pieces(
+    passages: Sequence[str], tokenizer: Tokenizer, max_length: int, limit: int | None = None
+) -> list[Piece]:
+    """Passages in pieces of at most `max_length` tokens, the first `limit` of them; rests under 16
+    tokens are left out."""
     cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
-    room, pieces = max_length - 2, []
-    for ids in (encoding.ids for encoding in tokenize(passages, tokenizer)):
-        cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
-        pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
+    room = max_length - 2
+    pieces: list[Piece] = []
+    for start in range(0, len(passages), AT_ONCE):
+        for encoding in tokenize(passages[start : start + AT_ONCE], tokenizer):
+            ids = encoding.ids
+            cut = ([cls_id, *ids[i : i + room], sep_id] for i in range(0, len(ids), room))
+            pieces += [Piece(np.array(ids, np.int32)) for ids in cut if len(ids) >= SHORTEST]
+        if limit is not None and len(pieces) >= limit:
+            return pieces[:limit]
     return pieces
 
 
-def draw_passages(paths: Sequence[Path], letters: int, seed: int) -> list[str]:
-    """Passages of all files in a random order, until they have so many letters."""
-    passages = [passage for path in paths for passage in read_passages(path)]
+def shuffled(passages: Sequence[str], seed: int) -> list[str]:
     order = np.random.default_rng(seed).permutation(len(passages))
-    before = np.cumsum([0, *(len(passages[i]) for i in order[:-1])])
-    return [passages[i] for i in order[before < letters]]
+    return [passages[i] for i in order]
 
 
 def sources(paths: Sequence[Path]) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     tokenizer = load_tokenizer(weights)
     passages = [passage for path in paths for passage in read_passages(path)]
-    pieces = cut_pieces(passages, tokenizer, settings["max_length"])[: settings["limit"]]
+    pieces = cut_pieces(passages, tokenizer, settings["max_length"], settings["limit"])
     if len(pieces) < 2:
         raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
     model = BertForMaskedLM.from_pretrained(weights).to(device)
