@@ -61,9 +61,12 @@ def save(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    same_as: Path | None = None,
 ) -> None:
     """Writes `run/checkpoints/EPOCH-BATCH`, how many of both are done. Every process must call it;
     the main one writes.
+
+    same_as: a checkpoint whose tensors are those of now, to take them from if they are intact.
 
     Raises:
         UserError: it cannot be written; the earlier checkpoints are kept.
@@ -76,34 +79,32 @@ def save(
     )
 
     def put(folder: Path) -> None:
-        for name, part in zip(TENSORS, tensors, strict=True):
-            files.write_tensors(folder / name, part)
+        if same_as is None or not take(same_as, folder):
+            for name, part in zip(TENSORS, tensors, strict=True):
+                files.write_tensors(folder / name, part)
 
     distributed.in_main(lambda: write(run, progress, scaler, put))
 
 
-def move_on(run: Path, progress: Progress, scaler: torch.amp.GradScaler) -> None:
-    """Moves the newest checkpoint to a later place in the run, where it holds as well: to score the
-    dev set changes no tensor. Every process must call it; the main one writes.
-
-    Raises:
-        UserError: it cannot be written; the checkpoint stays where it was.
-    """
-
-    def act() -> None:
-        newest = found(run)[-1]
-
-        def put(folder: Path) -> None:
-            files.write_whole({folder / name: files.as_link(newest / name) for name in TENSORS})
-
-        write(run, progress, scaler, put)
-
-    distributed.in_main(act)
+def take(source: Path, folder: Path) -> bool:
+    """Gives the tensors of a checkpoint to another one, by links where the disk has them; returns
+    whether it could, and they are as they were written."""
+    try:
+        promised = files.read_json(source / "checksums.json")
+        files.write_whole({folder / name: files.as_link(source / name) for name in TENSORS})
+        return all(crc(folder / name) == promised.get(name) for name in TENSORS)
+    except (OSError, UserError):
+        return False
 
 
 def place(epoch: int, batch: int) -> str:
     """The name of a checkpoint: names are in the order of time."""
     return f"{epoch:04d}-{batch:07d}"
+
+
+def folder_for(run: Path, progress: Progress) -> Path:
+    """Where the checkpoint of a place belongs."""
+    return run / "checkpoints" / place(progress.epoch, progress.batch)
 
 
 def write(
@@ -117,7 +118,7 @@ def write(
     Raises:
         UserError: it cannot be written; nothing that was there is lost.
     """
-    folder = run / "checkpoints" / place(progress.epoch, progress.batch)
+    folder = folder_for(run, progress)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -145,18 +146,22 @@ def discard(folder: Path) -> None:
 
 def tidy(run: Path) -> None:
     """Removes checkpoints that are too old, and what a killed process was writing or removing."""
+    folders = found(run)
+    moved = [folder for folder, later in pairwise(folders) if is_moved(folder, later)]
+    others = [folder for folder in folders if folder not in moved]
     with suppress(OSError):  # what cannot be removed does no harm
-        folders = found(run)
-        moved = [
-            folder
-            for folder, later in pairwise(folders)
-            if (folder / TENSORS[0]).samefile(later / TENSORS[0])
-        ]
-        others = [folder for folder in folders if folder not in moved]
         for old in [*moved, *others[:-KEPT]]:
             discard(old)
         for part in list(run.rglob(".*.part")):  # one may be inside another
             shutil.rmtree(part, ignore_errors=True)
+
+
+def is_moved(folder: Path, later: Path) -> bool:
+    """Whether a later checkpoint has this one's very files: then this one is nothing of its own."""
+    try:
+        return all((folder / name).samefile(later / name) for name in TENSORS)
+    except OSError:  # a file is missing
+        return False
 
 
 def found(run: Path) -> list[Path]:
@@ -165,15 +170,17 @@ def found(run: Path) -> list[Path]:
 
 
 def checksums(folder: Path) -> dict[str, int]:
-    """Of a checkpoint's files: CRC-32, which is fast and sees every fault of a disk."""
-    sums = {}
-    for name in (*TENSORS, "progress.json"):
-        crc = 0
-        with (folder / name).open("rb") as file:
-            while piece := file.read(CHUNK):
-                crc = zlib.crc32(piece, crc)
-        sums[name] = crc
-    return sums
+    """Of a checkpoint's files."""
+    return {name: crc(folder / name) for name in (*TENSORS, "progress.json")}
+
+
+def crc(path: Path) -> int:
+    """CRC-32, which is fast and sees every fault of a disk."""
+    result = 0
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            result = zlib.crc32(piece, result)
+    return result
 
 
 def read(folder: Path) -> Saved:

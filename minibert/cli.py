@@ -12,6 +12,7 @@ from typing import Any
 
 from minibert.cls import commands as cls_commands
 from minibert.errors import UserError
+from minibert.memory import keep_freed_memory
 from minibert.qa import commands as qa_commands
 from minibert.words import (
     add_columns,
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     # These commands say themselves what matters; the report on every loading is for programs.
     logging.getLogger("minibert").setLevel(logging.ERROR)
+    keep_freed_memory()
     return guard(lambda: args.run(args))
 
 

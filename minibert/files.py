@@ -180,8 +180,8 @@ def as_text(text: str) -> Write:
 
 
 def as_link(source: Path) -> Write:
-    """The same bytes under a second name, without a second copy where the disk's format can. As all
-    files here are replaced and never changed, what becomes of one name does not touch the other."""
+    """The same bytes under a second name, without a second copy where the disk has links. Only for
+    files that are replaced and never changed: what is changed under one name is under both."""
 
     def write(path: Path) -> None:
         path.unlink()

@@ -96,8 +96,9 @@ class Training:
             with on_signals(signal.default_int_handler):  # between epochs all is saved already
                 while self.progress.epoch < self.recipe.epochs:
                     self.train_epoch()
+                    trained = checkpoint.folder_for(self.run, self.progress)
                     self.end_epoch()
-                    checkpoint.move_on(self.run, self.progress, self.scaler)
+                    self.save(same_as=trained)  # to score the dev set changes no tensor
         finally:
             # DistributedDataParallel must go before the connection between the processes does: if
             # it is the last to hold that, torch may wait for its own threads for ever.
@@ -209,18 +210,16 @@ class Training:
 
     def keep(self, best_results: dict[str, str] | None) -> None:
         """Writes the model as the last one, and as the best one if it has the best results."""
-        last = self.run / "last"
-        self.task.save(self.model, last)
+        self.task.save(self.model, self.run / "last")
         if best_results is not None:
-            saved = [path for path in last.iterdir() if path.is_file()]
-            writes = {self.run / path.name: files.as_link(path) for path in saved}
-            writes |= {self.run / name: files.as_text(x) for name, x in best_results.items()}
-            files.write_whole(writes)
+            self.task.save(self.model, self.run)
+            files.write_whole({self.run / n: files.as_text(x) for n, x in best_results.items()})
         files.write_whole({self.run / "curves.svg": files.as_text(curves(self.log.path))})
 
-    def save(self) -> None:
-        """A checkpoint, from which the run can go on."""
-        checkpoint.save(self.run, self.progress, self.model, self.optimizer, self.scaler)
+    def save(self, same_as: Path | None = None) -> None:
+        """A checkpoint, from which the run can go on; see `checkpoint.save`."""
+        state = self.run, self.progress, self.model, self.optimizer, self.scaler
+        checkpoint.save(*state, same_as)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -19,7 +19,6 @@ from torch import nn
 
 from minibert import files, hub, runs
 from minibert.errors import UserError
-from minibert.memory import keep_freed_memory
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import PRECISIONS, autocast, choose_precision
@@ -32,7 +31,9 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 class Trained(Generic[Model]):
     """A model, and what its run says; a checkpoint from elsewhere has no run."""
 
-    model: Model  # on its device, in evaluation mode
+    # On its device, in evaluation mode; the weights of its products are in `precision`, so it
+    # computes within `as_scored` and is not to be saved.
+    model: Model
     tokenizer: Tokenizer
     run: Path | None
     facts: dict[str, Any]  # run.json; {} without a run
@@ -78,7 +79,6 @@ def load_trained(
     if on.type != "cuda" and precision != choose_precision(on):  # it would be emulated, slowly
         precision = "fp32"
     cast_products(model, PRECISIONS[precision])
-    keep_freed_memory()
     return Trained(model.to(on), tokenizer, run if facts else None, facts, precision)
 
 

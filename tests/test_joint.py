@@ -17,6 +17,7 @@ from tiny import command_line, records, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 
 from minibert.model import BertForMaskedLM, BertForQuestionAnswering
+from minibert.qa.ask import load_reader
 from minibert.qa.reading import read_questions
 from minibert.qa.task import QASettings, QATask
 from minibert.tokenizer import load_tokenizer
@@ -56,7 +57,7 @@ def task_of(folder: Path, model: joint.BertForBoth) -> joint.JointTask:
     return joint.JointTask(QATask(tokenizer, QASettings(32, 12, 8, "squad"), *questions), words)
 
 
-def test_the_gradient_is_that_of_both_losses(folder: Path) -> None:
+def test_the_loss_is_the_sum_of_both(folder: Path) -> None:
     torch.manual_seed(0)
     model = joint.BertForBoth.from_pretrained(folder / "weights")
     task = task_of(folder, model)
@@ -79,6 +80,8 @@ def test_it_learns_both_and_one_file_holds_both_heads(folder: Path) -> None:
     for kind in (BertForQuestionAnswering, BertForMaskedLM):
         model = kind.from_pretrained(folder / "learned")
         assert model.load_report is not None and not model.load_report.newly_initialized
+    reply = load_reader(str(folder / "learned")).ask(CHARACTERS[:20], [f"{CHARACTERS[3]}？"])
+    assert reply[0].answer in CHARACTERS[:20]
     # What answers alone is what answered in the training.
     torch.manual_seed(0)
     both = joint.BertForBoth.from_pretrained(folder / "learned")
@@ -107,6 +110,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
         patch.setattr(Training, "step", killed)
         train(folder, "killed", save_every=2)
     assert joint.main(["--resume", str(folder / "killed")]) == 0
+    assert json.loads((folder / "killed/run.json").read_text())["data"]["text.txt"]["sha256"]
     for name in ("model.safetensors", "last/model.safetensors", "predictions.json"):
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
@@ -116,7 +120,7 @@ def test_a_new_head_begins_with_the_frequencies_and_a_trained_one_stays(folder: 
     model = joint.BertForBoth.from_pretrained(folder / "weights")
     pieces = task_of(folder, model).words.pieces
     pretrain.expect_frequencies(model, pieces)
-    ids = np.concatenate([piece.input_ids for piece in pieces])
+    ids = np.concatenate([piece.input_ids[1:-1] for piece in pieces])
     shares = model.mlm.decoder.bias.softmax(0).detach()
     assert shares.sum().item() == pytest.approx(1)
     for token in np.unique(ids):
@@ -150,9 +154,9 @@ def test_what_is_missing_is_one_sentence(folder: Path, capsys: pytest.CaptureFix
         ({"train": None}, "--train is missing; --help says what it is"),
         ({"text": folder / "absent.txt"}, "absent.txt does not exist"),
         ({"dev": folder / "text.txt"}, "text.txt"),
+        ({"pieces": 1}, "gives 1 pieces of text; at least 2 are needed"),
     ):
         assert train(folder, "refused", **flags) == 2
         (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
         assert says in error
     assert not (folder / "refused").exists()
-    assert json.loads((folder / "whole/run.json").read_text())["data"]["text.txt"]["sha256"]

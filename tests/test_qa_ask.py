@@ -304,6 +304,21 @@ def test_a_run_is_asked_in_its_precision_where_the_processor_has_it(
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
+def test_its_products_are_rounded_once_and_give_the_same_bits(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "run.json").write_text(json.dumps(run_json(precision="bf16")))
+    monkeypatch.setattr("minibert.trained.choose_precision", lambda device: "bf16")
+    reader = load_reader(str(run), "cpu")
+    layer = reader.model.bert.layers[0]
+    assert layer.attention.query.weight.dtype == torch.bfloat16
+    assert layer.attention_norm.weight.dtype == torch.float32
+    ids = torch.randint(5, reader.model.config.vocab_size, (3, 20))
+    with torch.no_grad(), as_scored(reader.model, reader.precision):
+        rounded, plain = reader.model(ids), BertForQuestionAnswering.from_pretrained(run)(ids)
+    assert all(map(torch.equal, rounded, plain))
+
+
 def test_the_last_epoch_of_a_run_is_asked_as_the_run(run: Path) -> None:
     finder(run / "last")
     assert load_reader(str(run / "last")).settings == QASettings(40, 10, 12, "squad")

@@ -151,8 +151,9 @@ MOMENTS = {
     "when its scores are in the log": (die("minibert.train", "Training.keep"), (0, 10)),
     "inside the last model's tensors": (("test_resume", "tear", "1"), (0, 10)),
     "inside the last model": (die("minibert.tokenizer", "write_whole", 1), (0, 10)),
-    "between the last model and the best": (die("minibert.files", "write_whole", 2), (0, 10)),
+    "between the best model and its answers": (die("minibert.files", "write_whole", 3), (0, 10)),
     "before the checkpoint of an epoch's end": (die("minibert.checkpoint", "write", 1), (0, 10)),
+    "in that, between its links": (die("os", "link", 2), (0, 10)),
     "when it has moved, and is still where it was": (die("minibert.checkpoint", "tidy", 1), (1, 0)),
     "when the next epoch has begun": (die("minibert.train", "Training.step", 2), (1, 0)),
     "before the line of an epoch's last steps": (die("minibert.report", "Log.append", 1), (1, 8)),
@@ -518,39 +519,72 @@ def test_two_checkpoints_are_kept(tiny: Tiny, quick: None, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("links", [True, False])  # not every disk has them
-def test_a_checkpoint_moves_on_and_the_best_model_is_the_last_ones_file(
-    tiny: Tiny, quick: None, monkeypatch: pytest.MonkeyPatch, links: bool
+@pytest.mark.parametrize("damage", [None, cut_off, Path.unlink])
+def test_past_the_evaluation_a_checkpoint_moves_on_unless_it_is_damaged(
+    tiny: Tiny,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    links: bool,
+    damage: Callable[[Path], None] | None,
 ) -> None:
     if not links:
-        monkeypatch.setattr(os, "link", lambda *_: raise_os_error())
+        monkeypatch.setattr(os, "link", no_link)
     written: list[str] = []
     write_tensors = files.write_tensors
-    monkeypatch.setattr(
-        files,
-        "write_tensors",
-        lambda path, x: (written.append(path.parent.name), write_tensors(path, x)),
-    )
-    run = tiny.folder / f"moved-{links}"
-    training = tiny.training(run.name, epochs=1, save_every=1000)
+
+    def writing(path: Path, tensors: dict[str, Tensor]) -> None:
+        written.append(path.parent.name)
+        write_tensors(path, tensors)
+
+    monkeypatch.setattr(files, "write_tensors", writing)
+    training = tiny.training(f"moved-{links}-{damage}", epochs=1, save_every=1000)
+    scored = training.run / "checkpoints/0000-0000010"
+    end_epoch = training.end_epoch
+
+    def ending() -> None:
+        end_epoch()
+        if damage is not None:
+            damage(scored / "optimizer.safetensors")
+
+    training.end_epoch = ending  # type: ignore[method-assign]
     training.go()
-    assert written == [".0000-0000010.part"] * 3
-    (run / "best").mkdir()  # what training has in memory, written anew
-    training.task.save(training.model, run / "best")
-    for folder in (run, run / "last"):
-        assert (folder / "model.safetensors").read_bytes() == (
-            run / "best/model.safetensors"
-        ).read_bytes()
-    assert (run / "model.safetensors").samefile(run / "last/model.safetensors") is links
-    names = [path.name for path in checkpoint.found(run)]
-    assert names == ["0001-0000000"] if links else ["0000-0000010", "0001-0000000"]
-    saved = checkpoint.read(run / "checkpoints/0001-0000000")
+    once = [".0000-0000010.part"] * 3
+    assert written == (once if damage is None else [*once, *[".0001-0000000.part"] * 3])
+    moved = links and damage is None
+    names = [path.name for path in checkpoint.found(training.run)]
+    assert names == (["0001-0000000"] if moved else ["0000-0000010", "0001-0000000"])
+    saved = checkpoint.read(training.run / "checkpoints/0001-0000000")
     assert saved.progress["epoch"] == 1 and saved.progress["best"]["epoch"] == 1
     for name, parameter in training.model.named_parameters():
         assert torch.equal(saved.model[name], parameter)
 
 
-def raise_os_error() -> None:
-    raise OSError("no links here")
+def no_link(*_: Any) -> None:
+    raise OSError("this disk has no links")
+
+
+def test_a_run_whose_last_checkpoint_was_damaged_ends_with_the_right_one(
+    tiny: Tiny, quick: None
+) -> None:
+    training = tiny.training("mended", epochs=1, save_every=3)
+    training.go()
+    last = training.run / "checkpoints/0001-0000000"
+    before = {name: (last / name).read_bytes() for name in checkpoint.TENSORS}
+    cut_off(last / "model.safetensors")
+    tiny.training("mended", resume=True, epochs=1, save_every=3).go()
+    assert {name: (last / name).read_bytes() for name in checkpoint.TENSORS} == before
+    checkpoint.read(last)  # and its checksums are those of its files
+
+
+def test_a_checkpoint_that_lost_a_file_does_not_stop_the_clearing_away(
+    tiny: Tiny, quick: None
+) -> None:
+    training = tiny.training("lost", epochs=1, save_every=3)
+    (training.run / "checkpoints/0000-0000001").mkdir(parents=True)  # without any file
+    (training.run / "checkpoints/.0000-0000002.part").mkdir()
+    training.go()
+    names = sorted(path.name for path in (training.run / "checkpoints").iterdir())
+    assert names == ["0000-0000009", "0001-0000000"]
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(

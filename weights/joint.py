@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from passages import cut_pieces, read_passages, shuffled, sources
+from passages import check_enough, cut_pieces, read_passages, shuffled, sources
 from pretrain import HiddenPlaces, MaskedLMTask, expect_frequencies, guess_loss
 from torch import Tensor, nn
 
@@ -142,16 +142,17 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     tokenizer = load_tokenizer(weights)
     model = BertForBoth.from_pretrained(weights).to(device)
     metric = metric_for([question.context for question in dev.questions])
-    lengths = settings["max_length"], settings["doc_stride"], MAX_ANSWER_LENGTH[metric]
-    qa_settings = QASettings(*lengths, metric)
+    settings |= {"metric": metric, "max_answer_length": MAX_ANSWER_LENGTH[metric]}  # to be asked
+    qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
     check_fits(model.config, tokenizer, qa_settings)
     questions = QATask(tokenizer, qa_settings, dev, train, limit=settings["limit"])
     passages = [passage for path in paths for passage in read_passages(path)]
     longest = min(PIECE, model.config.max_position_embeddings)
     drawn = shuffled(passages, settings["seed"])
     pieces = cut_pieces(drawn, tokenizer, longest, settings["pieces"])
-    expect_frequencies(model, pieces)
+    check_enough(pieces, paths)
     task = JointTask(questions, MaskedLMTask(model, tokenizer, pieces))
+    expect_frequencies(model, task.words.pieces)
     counts = {"windows": len(task.lengths), "pieces": len(task.words.lengths)}
     say(f"{counts['windows']:,} windows, {counts['pieces']:,} pieces of text to draw from")
     if not resumed:
@@ -177,9 +178,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--train's is held out for that")  # fmt: skip
     add("--text", action="append", metavar="FILE", help="a passage a line, .xz too; or .json with "
         "questions, for their contexts; repeat it for several")  # fmt: skip
-    add("--doc-stride", type=int, help=f"tokens between windows ({RECIPE['doc_stride']})")
-    add("--pieces", type=int, help=f"how many pieces of text to draw from, chosen by --seed "
-        f"({RECIPE['pieces']:,})")  # fmt: skip
+    add(
+        "--doc-stride",
+        type=runs.positive(int),
+        help=f"tokens between windows ({RECIPE['doc_stride']})",
+    )
+    add("--pieces", type=runs.positive(int), help="how many pieces of text to draw from, chosen by "
+        f"--seed ({RECIPE['pieces']:,})")  # fmt: skip
     runs.add_options(parser)
     given = vars(parser.parse_args(argv))
     return guard(lambda: runs.fine_tune(given, runs.Goal("weights/joint.py", prepare, closing)))

@@ -67,6 +67,12 @@ def cut_pieces(
     return pieces
 
 
+def check_enough(pieces: Sequence[Piece], paths: Sequence[Path]) -> None:
+    """Raises UserError: there is not one piece to train on beside the one that is held out."""
+    if len(pieces) < 2:
+        raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
+
+
 def shuffled(passages: Sequence[str], seed: int) -> list[str]:
     order = np.random.default_rng(seed).permutation(len(passages))
     return [passages[i] for i in order]

@@ -21,14 +21,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from passages import Piece, cut_pieces, read_passages, sources
+from passages import Piece, check_enough, cut_pieces, read_passages, sources
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from minibert import runs
 from minibert.batches import pad, sequential_batches
 from minibert.cli import guard
-from minibert.errors import UserError
 from minibert.model import BertForMaskedLM
 from minibert.report import say
 from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
@@ -144,7 +143,7 @@ def expect_frequencies(model: PreTrainedModel, pieces: Sequence[Piece]) -> None:
     bias = model.get_parameter("mlm.decoder.bias")
     report = model.load_report
     if report is None or "mlm.decoder.bias" in report.newly_initialized:
-        ids = np.concatenate([piece.input_ids for piece in pieces])
+        ids = np.concatenate([piece.input_ids[1:-1] for piece in pieces])  # not [CLS] and [SEP]
         counts = torch.from_numpy(np.bincount(ids, minlength=len(bias)) + 1.0)  # (V)
         bias.data = (counts / counts.sum()).log().to(bias)
 
@@ -174,13 +173,12 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     tokenizer = load_tokenizer(weights)
     passages = [passage for path in paths for passage in read_passages(path)]
     pieces = cut_pieces(passages, tokenizer, settings["max_length"], settings["limit"])
-    if len(pieces) < 2:
-        raise UserError(f"{paths[0]} gives {len(pieces)} pieces of text; at least 2 are needed")
+    check_enough(pieces, paths)
     model = BertForMaskedLM.from_pretrained(weights).to(device)
     # The head's decoder is the word embeddings (paper's code, run_pretraining.py): they stay, too.
     model.bert.requires_grad_(not settings["head_only"])
-    expect_frequencies(model, pieces)
     task = MaskedLMTask(model, tokenizer, pieces)
+    expect_frequencies(model, task.pieces)
     counts = {"pieces": len(task.lengths), "tokens": sum(task.lengths)}
     say(f"{counts['pieces']:,} pieces of text, {counts['tokens']:,} tokens to train on")
     if not resumed:

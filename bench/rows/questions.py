@@ -19,6 +19,7 @@ import torch
 
 from minibert import cli, files
 from minibert.inference import outputs
+from minibert.memory import keep_freed_memory
 from minibert.metrics import score_all
 from minibert.qa.ask import load_reader
 from minibert.qa.reading import read_questions
@@ -107,6 +108,7 @@ def measure_latency(setting: Setting, work: Work, side: str) -> Figures:
     """The median time for one question about its paragraph, over questions of many lengths."""
     run, data = setting.run(work), setting.data(work)
     if side == "ours":
+        keep_freed_memory()  # as the command does
         loaded = load_reader(str(run))
         asked = itertools.cycle(read_questions(data).questions[:ASKED])
 

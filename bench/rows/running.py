@@ -46,9 +46,10 @@ def in_turns(row: Row, work: Work, script: Path) -> dict[str, Any]:
     sides = row.sides_for(work)
     checks, _ = in_a_process(row, [CHECK], work, script)
     trial: dict[str, Figures] = {}
-    for side in (name for name, side in sides.items() if side.kind == "peer"):
+    peers = [name for name, side in sides.items() if side.kind == "peer"]
+    for side in peers if len(peers) > 1 else ():
         trial |= in_a_process(row, [side], work._replace(trial=True), script)[1]
-    best = best_peer(sides, trial, row.figure)
+    best = best_peer(sides, trial, row.figure) if trial else "".join(peers)
     turns = []
     for i in range(row.turns):
         chosen = [n for n, s in sides.items() if s.kind != "peer" or n == best]
