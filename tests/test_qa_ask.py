@@ -26,6 +26,7 @@ from qa_finder import (
 )
 from typed import Capture, Stdin, fails, minibert
 
+from minibert.model import BertForQuestionAnswering
 from minibert.qa.ask import load_reader
 from minibert.qa.task import QASettings
 from minibert.trained import as_scored
