@@ -53,7 +53,7 @@ OWN = QARecipe(
     hub.BUNDLED,
     lr=2e-4,
     batch_size=8,
-    epochs=1,
+    epochs=2,
     max_length=512,
     doc_stride=384,
 )
