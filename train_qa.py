@@ -46,7 +46,7 @@ Without --data it is trained on the bundled sample. Settings that are not given 
 recipe, chosen by the data:
 """
 # To be asked about the passage beside the sample, which does not hold it.
-QUESTION = "黄河上的第一座大型水库是哪一年开工的？"
+QUESTION = "黄河发源于哪里？"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
