@@ -166,7 +166,10 @@ MEASURED = {  # page: where its measured tables begin and end, and the files of 
     "bert-and-lstm": (
         "# BERT",
         "So pre-training",
-        [f"lstm-sst2-{seed}" for seed in range(3)] + [f"sst2-{seed}" for seed in range(2)],
+        [
+            *(f"{name}-{seed}" for name in ("lstm-sst2", "sst2-paper") for seed in range(3)),
+            *("reference-sst2-paper-0", "sst2-0", "sst2-1"),
+        ],
     ),
     "why-the-course-notebook-failed": (
         "## How many labels",
