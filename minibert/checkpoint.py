@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -72,18 +71,14 @@ def save(
         UserError: it cannot be written; the earlier checkpoints are kept.
     """
     states = distributed.gather(random_states())
-    tensors = (
+    saved = Saved(
+        asdict(progress) | {"scaler": scaler.state_dict()},
         {name: parameter.detach() for name, parameter in model.named_parameters()},
         moments(model, optimizer),
         {f"{rank}.{key}": x for rank, state in enumerate(states) for key, x in state.items()},
     )
-
-    def put(folder: Path) -> None:
-        if same_as is None or not take(same_as, folder):
-            for name, part in zip(TENSORS, tensors, strict=True):
-                files.write_tensors(folder / name, part)
-
-    distributed.in_main(lambda: write(run, progress, scaler, put))
+    folder = folder_for(run, progress)
+    distributed.in_main(lambda: write(saved, folder, same_as))
 
 
 def take(source: Path, folder: Path) -> bool:
@@ -107,29 +102,26 @@ def folder_for(run: Path, progress: Progress) -> Path:
     return run / "checkpoints" / place(progress.epoch, progress.batch)
 
 
-def write(
-    run: Path, progress: Progress, scaler: torch.amp.GradScaler, put: Callable[[Path], None]
-) -> None:
-    """Makes a checkpoint, whole or not at all, and removes those that are too old.
+def write(saved: Saved, folder: Path, same_as: Path | None) -> None:
+    """Puts a checkpoint into its folder, whole or not at all, and removes those that are too old.
 
-    Args:
-        put: puts the files of TENSORS into a folder.
+    same_as: see `save`.
 
     Raises:
         UserError: it cannot be written; nothing that was there is lost.
     """
-    folder = folder_for(run, progress)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        put(part)
-        facts = asdict(progress) | {"scaler": scaler.state_dict()}
-        files.write_json(part / "progress.json", facts)
+        if same_as is None or not take(same_as, part):
+            for name, tensors in zip(TENSORS, saved[1:], strict=True):
+                files.write_tensors(part / name, tensors)
+        files.write_json(part / "progress.json", saved.progress)
         files.write_json(part / "checksums.json", checksums(part))
         discard(folder)  # of the same place, if there is one: saved before a crash, or damaged
         part.rename(folder)
         files.sync_folder(folder.parent)
-        tidy(run)
+        tidy(folder.parent.parent)
     except OSError as error:
         raise UserError(f"{folder} could not be written: {error}; earlier ones are kept") from None
     finally:

@@ -13,7 +13,7 @@ import pretrain
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import command_line, records, write_model
+from tiny import command_line, killed_before_step, records, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 
 from minibert.model import BertForMaskedLM, BertForQuestionAnswering
@@ -21,7 +21,6 @@ from minibert.qa.ask import load_reader
 from minibert.qa.reading import read_questions
 from minibert.qa.task import QASettings, QATask
 from minibert.tokenizer import load_tokenizer
-from minibert.train import Training
 
 HEAD = "cls.predictions."
 
@@ -63,10 +62,10 @@ def test_the_loss_is_the_sum_of_both(folder: Path) -> None:
     task = task_of(folder, model)
     batch = task.batch([0, 3, 5])
     assert len(batch["text.input_ids"]) == joint.EACH * len(batch["input_ids"])
-    read, read_right = task.questions.loss(joint.Reader(model), batch)
+    read, read_right = task.questions.loss(model, batch)
     text = {k.removeprefix("text."): x for k, x in batch.items() if k.startswith("text.")}
     guessed, right = task.words.loss(pretrain.HiddenPlaces(model), text)
-    both, both_right = task.loss(model, batch)
+    both, both_right = task.loss(joint.Both(model), batch)
     torch.testing.assert_close(both, read + guessed / joint.EACH)
     assert both_right == read_right | {"words": right["accuracy"] / joint.EACH}
 
@@ -89,7 +88,7 @@ def test_it_learns_both_and_one_file_holds_both_heads(folder: Path) -> None:
     inputs = {name: batch[name] for name in joint.INPUTS}
     alone = BertForQuestionAnswering.from_pretrained(folder / "learned")
     with torch.no_grad():
-        for ours, other in zip(joint.Reader(both)(**inputs), alone(**inputs), strict=True):
+        for ours, other in zip(both(**inputs), alone(**inputs), strict=True):
             assert torch.equal(ours, other)
 
 
@@ -97,17 +96,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train(folder, "whole", save_every=2) == 0
-    step, left = Training.step, 7
-
-    def killed(self: Training, examples: list[int]) -> bool:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise MemoryError("as if killed")
-        return step(self, examples)
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(Training, "step", killed)
+    with killed_before_step(monkeypatch, 7):
         train(folder, "killed", save_every=2)
     assert joint.main(["--resume", str(folder / "killed")]) == 0
     assert json.loads((folder / "killed/run.json").read_text())["data"]["text.txt"]["sha256"]

@@ -11,7 +11,7 @@ import numpy as np
 import pretrain
 import pytest
 import torch
-from tiny import command_line, write_model
+from tiny import command_line, killed_before_step, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 from tokenizers import Tokenizer
 
@@ -19,7 +19,6 @@ from minibert.errors import UserError
 from minibert.fill_mask import fill_mask
 from minibert.model import BertForMaskedLM
 from minibert.tokenizer import load_tokenizer
-from minibert.train import Training
 
 
 @pytest.fixture(scope="module")
@@ -108,17 +107,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     assert train(folder, "whole", save_every=5, out=None) == 0
     assert "; saved in runs/text-weights-0\n" in capsys.readouterr().err
     (folder / "runs/text-weights-0").rename(folder / "whole")
-    step, left = Training.step, 13
-
-    def killed(self: Training, examples: list[int]) -> bool:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise MemoryError("as if killed")
-        return step(self, examples)
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(Training, "step", killed)
+    with killed_before_step(monkeypatch, 13):
         train(folder, "killed", save_every=5)
     go_on = ["--resume", str(folder / "killed")]
     assert pretrain.main(go_on) == 0

@@ -6,6 +6,7 @@ import json
 import random
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,23 @@ def killed_runs(
             kills -= code != 0
             arguments = ["--resume", str(run)]
         yield run
+
+
+@contextmanager
+def killed_before_step(monkeypatch: pytest.MonkeyPatch, n: int) -> Iterator[None]:
+    """A training within this block ends, as if killed, when it would begin its nth step."""
+    step, begun = Training.step, 0
+
+    def counted(self: Training, examples: list[int]) -> bool:
+        nonlocal begun
+        begun += 1
+        if begun == n:
+            raise MemoryError("as if killed")
+        return step(self, examples)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Training, "step", counted)
+        yield
 
 
 # What a run leaves.

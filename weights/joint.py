@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from passages import check_enough, cut_pieces, read_passages, shuffled, sources
+from passages import add_text, check_enough, cut_pieces, read_passages, shuffled, sources
 from pretrain import HiddenPlaces, MaskedLMTask, expect_frequencies, guess_loss
 from torch import Tensor, nn
 
@@ -27,15 +27,14 @@ from minibert import runs
 from minibert.cli import guard
 from minibert.config import BertConfig
 from minibert.metrics import metric_for
-from minibert.model import BertModel, MaskedLMHead, SpanLogits
+from minibert.model import BertForQuestionAnswering, MaskedLMHead, SpanLogits
 from minibert.parts import say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import EVERY_NTH, read_questions
 from minibert.qa.task import QASettings, QATask, check_fits, span_loss
 from minibert.report import say
-from minibert.tokenizer import load_tokenizer, save_tokenizer
+from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
-from minibert.weights import PreTrainedModel
 
 PIECE = 128  # tokens of a piece of text
 EACH = 2  # pieces of text to each window of a question
@@ -49,37 +48,28 @@ RECIPE = {
 }
 
 
-class BertForBoth(PreTrainedModel):
-    """An encoder with two heads: answers are marked by one, hidden words guessed by the other."""
+class BertForBoth(BertForQuestionAnswering):
+    """An encoder with two heads: it marks answers, and its masked-LM head guesses hidden words."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
-        self.bert = BertModel(config, add_pooler=False)
-        self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.mlm = MaskedLMHead(config)
-        self.initialize(self.qa_outputs)
         self.initialize(self.mlm)
         self.tie_weights()
+
+
+class Both(nn.Module):
+    """The model asked in both ways at once; the parts share all that they have in common."""
+
+    def __init__(self, model: BertForBoth) -> None:
+        super().__init__()
+        self.reader, self.guesser = model, HiddenPlaces(model)
 
     def forward(
         self, questions: dict[str, Tensor], words: dict[str, Tensor]
     ) -> tuple[SpanLogits, Tensor]:
         """Two of (B, T) for the questions; (n, V) for the n hidden words."""
-        return Reader(self)(**questions), HiddenPlaces(self)(**words)
-
-
-class Reader(nn.Module):
-    """Of the model what answers questions, as `BertForQuestionAnswering` does."""
-
-    def __init__(self, model: BertForBoth) -> None:
-        super().__init__()
-        self.bert, self.qa_outputs = model.bert, model.qa_outputs
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
-    ) -> SpanLogits:
-        x = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
-        return SpanLogits(*self.qa_outputs(x).unbind(2))  # (B, T, C) -> (B, T, 2) -> 2 of (B, T)
+        return self.reader(**questions), self.guesser(**words)
 
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -114,16 +104,14 @@ class JointTask:
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         """The scores on the dev questions; loss (nats) and accuracy on held-out text."""
-        assert isinstance(model, BertForBoth)
-        scores, results = self.questions.evaluate(Reader(model))
-        words, _ = self.words.evaluate(HiddenPlaces(model))
+        assert isinstance(model, Both)
+        scores, results = self.questions.evaluate(model.reader)
+        words, _ = self.words.evaluate(model.guesser)
         return scores | {f"words_{name}": x for name, x in words.items()}, results
 
     def save(self, model: nn.Module, directory: Path) -> None:
-        assert isinstance(model, BertForBoth)
-        model.save_pretrained(directory)
-        tokenizer, places = self.questions.tokenizer, model.config.max_position_embeddings
-        save_tokenizer(tokenizer, directory, places)
+        assert isinstance(model, Both)
+        self.questions.save(model.reader, directory)
 
 
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
@@ -157,7 +145,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     say(f"{counts['windows']:,} windows, {counts['pieces']:,} pieces of text to draw from")
     if not resumed:
         runs.start(directory, settings, data, counts, weights, task.lengths)
-    return Training(model, task, recipe, directory, resume=resumed is not None)
+    return Training(Both(model), task, recipe, directory, resume=resumed is not None)
 
 
 def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
@@ -176,8 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--train", metavar="FILE", help="questions to learn from")
     add("--dev", metavar="FILE", help=f"questions to be scored on; without it {EVERY_NTH}, of "
         "--train's is held out for that")  # fmt: skip
-    add("--text", action="append", metavar="FILE", help="a passage a line, .xz too; or .json with "
-        "questions, for their contexts; repeat it for several")  # fmt: skip
+    add_text(parser)
     add(
         "--doc-stride",
         type=runs.positive(int),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import lzma
 from collections.abc import Sequence
@@ -32,6 +33,12 @@ class Piece(NamedTuple):
     @property
     def token_type_ids(self) -> NDArray[np.int32]:
         return np.zeros(len(self.input_ids), np.int32)
+
+
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """The flag that names the texts."""
+    parser.add_argument("--text", action="append", metavar="FILE", help="a passage a line, .xz "
+        "too; or .json with questions, for their contexts; repeat it for several")  # fmt: skip
 
 
 def read_passages(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from passages import Piece, check_enough, cut_pieces, read_passages, sources
+from passages import Piece, add_text, check_enough, cut_pieces, read_passages, sources
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -197,8 +197,7 @@ def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     parser = runs.new_parser(__doc__)
-    parser.add_argument("--text", action="append", metavar="FILE", help="a passage a line, .xz "
-        "too; or .json with questions, for their contexts; repeat it for several")  # fmt: skip
+    add_text(parser)
     parser.add_argument("--head-only", action="store_true", help="train the masked-LM head alone, "
         "on layers that stay as they are: what they were trained for is kept")  # fmt: skip
     runs.add_options(parser)

@@ -45,11 +45,13 @@ def in_turns(row: Row, work: Work, script: Path) -> dict[str, Any]:
     """The check; a trial of the peer's forms, not counted; then ours, the best and the rest."""
     sides = row.sides_for(work)
     checks, _ = in_a_process(row, [CHECK], work, script)
-    trial: dict[str, Figures] = {}
     peers = [name for name, side in sides.items() if side.kind == "peer"]
-    for side in peers if len(peers) > 1 else ():
-        trial |= in_a_process(row, [side], work._replace(trial=True), script)[1]
-    best = best_peer(sides, trial, row.figure) if trial else "".join(peers)
+    best = next(iter(peers), None)
+    trial: dict[str, Figures] = {}
+    if len(peers) > 1:
+        for side in peers:
+            trial |= in_a_process(row, [side], work._replace(trial=True), script)[1]
+        best = best_peer(sides, trial, row.figure)
     turns = []
     for i in range(row.turns):
         chosen = [n for n, s in sides.items() if s.kind != "peer" or n == best]
