@@ -15,14 +15,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import command_line, killed_before_step, records, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
+from torch import Tensor
 
-from minibert.model import BertForMaskedLM, BertForQuestionAnswering
+from minibert.cls.task import ClsSettings, ClsTask
+from minibert.model import (
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+)
 from minibert.qa.ask import load_reader
 from minibert.qa.reading import read_questions
 from minibert.qa.task import QASettings, QATask
+from minibert.runs import learned_from
 from minibert.tokenizer import load_tokenizer
 
 HEAD = "cls.predictions."
+EACH = {"words": 2, "texts": 3}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_questions(folder / "dev.json", 8)
     lines = [CHARACTERS[:16], CHARACTERS[16:32]] * 160
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    draw = np.random.default_rng(0)
+    of = {"low": list(CHARACTERS[:5]), "high": list(CHARACTERS[-5:])}
+    rows = [f"{''.join(draw.choice(of[x], 6))}\t{x}\n" for x in ("low", "high") for _ in range(40)]
+    (folder / "labelled.tsv").write_text("text\tlabel\n" + "".join(rows), encoding="utf-8")
     return folder
 
 
@@ -50,24 +62,45 @@ def train(folder: Path, out: str, /, **flags: Any) -> int:
 
 def task_of(folder: Path, model: joint.BertForBoth) -> joint.JointTask:
     tokenizer = load_tokenizer(folder / "weights")
-    questions = (read_questions(folder / f"{name}.json") for name in ("dev", "train"))
-    pieces = pretrain.cut_pieces(pretrain.read_passages(folder / "text.txt"), tokenizer, 32)
-    words = pretrain.MaskedLMTask(model, tokenizer, pieces)
-    return joint.JointTask(QATask(tokenizer, QASettings(32, 12, 8, "squad"), *questions), words)
+    dev, asked = (read_questions(folder / f"{name}.json") for name in ("dev", "train"))
+    pieces = passages.cut_pieces(passages.read_passages(folder / "text.txt"), tokenizer, 32)
+    tasks: dict[str, joint.Task] = {
+        "questions": QATask(tokenizer, QASettings(32, 12, 8, "squad"), dev, asked),
+        "words": pretrain.MaskedLMTask(model, tokenizer, pieces),
+    }
+    if isinstance(model, joint.BertForAll):
+        sets = joint.read_labelled(folder / "labelled.tsv")
+        settings = ClsSettings(32, False)
+        tasks["texts"] = ClsTask(tokenizer, settings, ["high", "low"], sets["dev"], sets["train"])
+    return joint.JointTask(tasks, {name: EACH[name] for name in tasks if name != "questions"})
 
 
-def test_the_loss_is_the_sum_of_both(folder: Path) -> None:
+def words_of(task: joint.JointTask) -> pretrain.MaskedLMTask:
+    words = task.tasks["words"]
+    assert isinstance(words, pretrain.MaskedLMTask)
+    return words
+
+
+@pytest.mark.parametrize("kind", [joint.BertForBoth, joint.BertForAll])
+def test_the_loss_is_the_sum_of_all(folder: Path, kind: type[joint.BertForBoth]) -> None:
     torch.manual_seed(0)
-    model = joint.BertForBoth.from_pretrained(folder / "weights")
+    model = kind.from_pretrained(folder / "weights").eval()
     task = task_of(folder, model)
     batch = task.batch([0, 3, 5])
-    assert len(batch["text.input_ids"]) == joint.EACH * len(batch["input_ids"])
-    read, read_right = task.questions.loss(model, batch)
-    text = {k.removeprefix("text."): x for k, x in batch.items() if k.startswith("text.")}
-    guessed, right = task.words.loss(pretrain.HiddenPlaces(model), text)
-    both, both_right = task.loss(joint.Both(model), batch)
-    torch.testing.assert_close(both, read + guessed / joint.EACH)
-    assert both_right == read_right | {"words": right["accuracy"] / joint.EACH}
+    together = joint.Together(model, task.tasks).eval()
+    total = torch.zeros(())
+    expected: dict[str, Tensor] = {}
+    for name, part in together.parts.items():
+        own = {k.split(".")[1]: x for k, x in batch.items() if k.split(".")[0] == name}
+        assert len(own["input_ids"]) == 3 * EACH.get(name, 1)
+        loss, right = task.tasks[name].loss(part, own)
+        total = total + loss / EACH.get(name, 1)
+        expected |= right if name == "questions" else {name: right["accuracy"] / EACH[name]}
+    loss, right = task.loss(together, batch)
+    torch.testing.assert_close(loss, total)
+    assert right == expected and len(right) == 2 + len(task.tasks) - 1
+    loss.backward()
+    assert all(x.grad is not None for x in together.parameters())
 
 
 def test_it_learns_both_and_one_file_holds_both_heads(folder: Path) -> None:
@@ -84,20 +117,38 @@ def test_it_learns_both_and_one_file_holds_both_heads(folder: Path) -> None:
     # What answers alone is what answered in the training.
     torch.manual_seed(0)
     both = joint.BertForBoth.from_pretrained(folder / "learned")
-    batch = task_of(folder, both).questions.batch([0, 1])
-    inputs = {name: batch[name] for name in joint.INPUTS}
+    batch = task_of(folder, both).tasks["questions"].batch([0, 1])
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     alone = BertForQuestionAnswering.from_pretrained(folder / "learned")
     with torch.no_grad():
         for ours, other in zip(both(**inputs), alone(**inputs), strict=True):
             assert torch.equal(ours, other)
 
 
+def test_it_tells_classes_too_and_the_classifier_is_in_the_file(folder: Path) -> None:
+    assert train(folder, "all", labelled=folder / "labelled.tsv", epochs=8) == 0
+    scores = [line for line in records(folder / "all") if "words_loss" in line]
+    assert scores[-1]["texts_accuracy"] == 1.0
+    sets = joint.read_labelled(folder / "labelled.tsv")
+    model = BertForSequenceClassification.from_pretrained(folder / "all")
+    assert model.load_report is not None and not model.load_report.newly_initialized
+    assert list(model.config.id2label.values()) == ["high", "low"]
+    tokenizer = load_tokenizer(folder / "all")
+    task = ClsTask(tokenizer, ClsSettings(32, False), ["high", "low"], sets["dev"])
+    assert task.evaluate(model)[0]["accuracy"] == 1.0
+    assert len(sets["train"].examples) + len(sets["dev"].examples) == 80
+    learned = {Path(data["file"]).name: data for data in learned_from(folder / "all")}
+    assert learned.keys() == {"train.json", "text.txt", "labelled.tsv"}
+    assert learned["labelled.tsv"]["texts"] == len(sets["train"].examples)
+
+
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert train(folder, "whole", save_every=2) == 0
+    flags = {"save_every": 2, "labelled": folder / "labelled.tsv"}
+    assert train(folder, "whole", **flags) == 0
     with killed_before_step(monkeypatch, 7):
-        train(folder, "killed", save_every=2)
+        train(folder, "killed", **flags)
     assert joint.main(["--resume", str(folder / "killed")]) == 0
     assert json.loads((folder / "killed/run.json").read_text())["data"]["text.txt"]["sha256"]
     for name in ("model.safetensors", "last/model.safetensors", "predictions.json"):
@@ -107,7 +158,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
 def test_a_new_head_begins_with_the_frequencies_and_a_trained_one_stays(folder: Path) -> None:
     torch.manual_seed(0)
     model = joint.BertForBoth.from_pretrained(folder / "weights")
-    pieces = task_of(folder, model).words.pieces
+    pieces = words_of(task_of(folder, model)).pieces
     pretrain.expect_frequencies(model, pieces)
     ids = np.concatenate([piece.input_ids[1:-1] for piece in pieces])
     shares = model.mlm.decoder.bias.softmax(0).detach()
@@ -144,6 +195,7 @@ def test_what_is_missing_is_one_sentence(folder: Path, capsys: pytest.CaptureFix
         ({"text": folder / "absent.txt"}, "absent.txt does not exist"),
         ({"dev": folder / "text.txt"}, "text.txt"),
         ({"pieces": 1}, "gives 1 pieces of text; at least 2 are needed"),
+        ({"labelled": folder / "absent.tsv"}, "absent.tsv does not exist"),
     ):
         assert train(folder, "refused", **flags) == 2
         (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]

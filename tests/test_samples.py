@@ -107,6 +107,24 @@ def test_passages_are_at_least_80_characters_and_end_in_a_full_stop(part: str) -
         assert context == context.strip()
 
 
+def test_what_tiny_zh_was_trained_on_besides_are_exact_answers_on_other_passages() -> None:
+    trained = read_questions(ROOT / "weights/tiny-zh/questions.json")
+    counts = trained.counts
+    assert counts.moved == counts.trimmed == counts.ambiguous == counts.absent == 0
+    assert len(trained.questions) >= 3000 and len({q.id for q in trained.questions}) >= 3000
+    bundled = [q for part in PARTS for q in questions_of(part)]
+    assert not {q.context for q in trained.questions} & {q.context for q in bundled}
+    runs = {shared for q in bundled for shared in runs_of(q.context)}
+    near = {q.title for q in trained.questions if len(runs_of(q.context) & runs) > 5}
+    assert not near, "they tell of the same things"
+
+
+def runs_of(context: str, length: int = 8) -> set[str]:
+    """All stretches of so many characters, punctuation left out; in English of so many words."""
+    units = re.findall(r"[a-zA-Z]+|\d|[\u4e00-\u9fff]", context)
+    return {" ".join(units[i : i + length]) for i in range(len(units) - length + 1)}
+
+
 def test_no_id_title_or_passage_is_used_twice_and_no_passage_is_in_both_parts() -> None:
     train, dev = questions_of("train"), questions_of("dev")
     ids = [q.id for q in train + dev]

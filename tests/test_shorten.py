@@ -46,7 +46,7 @@ def test_what_is_held_out_in_training_is_held_out_here(tmp_path: Path) -> None:
     found = {}
     for part in ("train", "dev"):
         out = tmp_path / f"{part}.json"
-        args = argparse.Namespace(data=data, part=part, length=12, cuts=3, seed=0, out=out)
+        args = argparse.Namespace(data=[data], part=part, length=12, cuts=3, seed=0, out=out)
         assert shorten.run(args) == 0
         first = out.read_bytes()
         with pytest.raises(UserError, match="exists already"):
@@ -71,7 +71,7 @@ def test_questions_without_an_answer_in_their_text_are_left_out_and_counted(
     asked = data["data"][0]["paragraphs"][0]["qas"][0]
     asked |= {"answers": [], "is_impossible": True}
     out = tmp_path / "short.json"
-    args = argparse.Namespace(data=path, part="all", length=9, cuts=1, seed=0, out=out)
+    args = argparse.Namespace(data=[path], part="all", length=9, cuts=1, seed=0, out=out)
     path.write_text(json.dumps(data), encoding="utf-8")
     assert shorten.run(args) == 0
     assert "left out: 1 without an answer in their text" in capsys.readouterr().err
@@ -81,3 +81,17 @@ def test_questions_without_an_answer_in_their_text_are_left_out_and_counted(
     out.unlink()
     with pytest.raises(UserError, match="has an answer in its text to cut around"):
         shorten.run(args)
+
+
+def test_several_files_go_into_one(tmp_path: Path) -> None:
+    parts = []
+    for name, n in (("a", 3), ("b", 5)):
+        path = write_questions(tmp_path / f"{name}.json", n)
+        path.write_text(path.read_text("utf-8").replace('"id": "', f'"id": "{name}-'), "utf-8")
+        parts.append(path)
+    out = tmp_path / "both.json"
+    both = argparse.Namespace(data=parts, part="all", length=99, cuts=1, seed=0, out=out)
+    assert shorten.run(both) == 0
+    found = {(q.id, q.question, q.context) for q in read_questions(out).questions}
+    expected = [q for path in parts for q in read_questions(path).questions]
+    assert found == {(f"{q.id}.0", q.question, q.context) for q in expected} and len(found) == 8

@@ -1,13 +1,14 @@
-"""Questions and hidden words at once: a reader that keeps guessing, or a guesser that reads.
+"""Questions, hidden words and perhaps labelled texts at once: one encoder that keeps all of it.
 
     python weights/joint.py --train questions.json --dev held-out.json --text corpus.txt.xz \\
-        --weights DIRECTORY --out runs/joint
+        --labelled reviews.tsv --weights DIRECTORY --out runs/joint
 
 Trained one after the other, the second task spoils the first: layers that learn to guess hidden
 words forget how to read, and a head put on a reader's finished layers guesses badly, since they
 keep nothing for it (weights/tiny-zh/README.md has the figures). So every question comes with two
-pieces of text, drawn at random, in which words are hidden, and the gradient is that of both losses
-(multi-task learning, Caruana 1997; for BERT: Liu et al. 2019, "MT-DNN").
+pieces of text in which words are hidden, and with two of the labelled texts, drawn at random; the
+gradient is that of all losses (multi-task learning, Caruana 1997; for BERT: Liu et al. 2019,
+"MT-DNN").
 """
 
 from __future__ import annotations
@@ -15,29 +16,35 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from passages import add_text, check_enough, cut_pieces, read_passages, shuffled, sources
-from pretrain import HiddenPlaces, MaskedLMTask, expect_frequencies, guess_loss
+from pretrain import HiddenPlaces, MaskedLMTask, expect_frequencies
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from minibert import runs
 from minibert.cli import guard
+from minibert.cls.reading import TextSet, check_classes, check_known, read_texts
+from minibert.cls.task import ClsSettings, ClsTask
 from minibert.config import BertConfig
+from minibert.dropout import Dropout
+from minibert.errors import UserError
 from minibert.metrics import metric_for
-from minibert.model import BertForQuestionAnswering, MaskedLMHead, SpanLogits
+from minibert.model import BertForQuestionAnswering, MaskedLMHead, Pooler
 from minibert.parts import say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
-from minibert.qa.reading import EVERY_NTH, read_questions
-from minibert.qa.task import QASettings, QATask, check_fits, span_loss
+from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
+from minibert.qa.task import QASettings, QATask, check_fits
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import Training
 
-PIECE = 128  # tokens of a piece of text
-EACH = 2  # pieces of text to each window of a question
+PIECE = 128  # tokens of a piece of text, and at most of a labelled one
 RECIPE = {
     "epochs": 1,
     "batch_size": 16,
@@ -45,6 +52,8 @@ RECIPE = {
     "max_length": 320,
     "doc_stride": 128,
     "pieces": 50_000,
+    "words_each": 2,
+    "texts_each": 2,
 }
 
 
@@ -58,102 +67,201 @@ class BertForBoth(BertForQuestionAnswering):
         self.tie_weights()
 
 
-class Both(nn.Module):
-    """The model asked in both ways at once; the parts share all that they have in common."""
+class BertForAll(BertForBoth):
+    """An encoder with three heads: it tells the class of a text, too."""
 
-    def __init__(self, model: BertForBoth) -> None:
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert.pooler = Pooler(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.initialize(self.bert.pooler)
+        self.initialize(self.classifier)
+
+
+class ClassOfText(nn.Module):
+    """The model asked for the class of a text, as `BertForSequenceClassification` is."""
+
+    def __init__(self, model: BertForAll) -> None:
         super().__init__()
-        self.reader, self.guesser = model, HiddenPlaces(model)
+        self.bert, self.classifier = model.bert, model.classifier
+        self.dropout = Dropout(model.config.hidden_dropout_prob)
 
-    def forward(
-        self, questions: dict[str, Tensor], words: dict[str, Tensor]
-    ) -> tuple[SpanLogits, Tensor]:
-        """Two of (B, T) for the questions; (n, V) for the n hidden words."""
-        return self.reader(**questions), self.guesser(**words)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """(B, L), of `BertModel`'s inputs."""
+        return self.classifier(self.dropout(self.bert(**inputs).pooler_output))  # (B, C) -> (B, L)
 
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+Task: TypeAlias = QATask | MaskedLMTask | ClsTask
+
+
+class Together(nn.Module):
+    """The model asked in all ways at once; the parts share all that they have in common.
+
+    What it returns are the losses, not the logits: each task knows its own loss, and under torchrun
+    the gradients must come from a single call.
+    """
+
+    def __init__(self, model: BertForBoth, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.parts = nn.ModuleDict({"questions": model, "words": HiddenPlaces(model)})
+        if isinstance(model, BertForAll):
+            self.parts["texts"] = ClassOfText(model)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
+        found = {}
+        for name, part in self.parts.items():
+            own = {k.removeprefix(f"{name}."): x for k, x in batch.items() if k.startswith(name)}
+            found[name] = self.tasks[name].loss(part, own)
+        return found
 
 
 class JointTask:
-    """Both tasks as the loop sees them: see `train.Task`."""
+    """All tasks as the loop sees them: see `train.Task`."""
 
     score = "f1"
 
-    def __init__(self, questions: QATask, words: MaskedLMTask) -> None:
-        self.questions, self.words = questions, words
-        self.lengths: Sequence[int] = [n + EACH * PIECE for n in questions.lengths]
+    def __init__(self, tasks: Mapping[str, Task], each: Mapping[str, int]) -> None:
+        """tasks: "questions", "words" and perhaps "texts"; each: how many examples of the others
+        come with each window of a question."""
+        self.tasks, self.each = tasks, each
+        usual = {name: float(np.mean(tasks[name].lengths)) for name in each}
+        with_each = round(sum(each[name] * usual[name] for name in each))
+        self.lengths: Sequence[int] = [n + with_each for n in tasks["questions"].lengths]
 
     def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
-        """Windows of questions, and pieces of text, whose tensors' names begin with "text."."""
-        drawn = torch.randint(len(self.words.lengths), (EACH * len(examples),)).tolist()
-        pieces = {f"text.{name}": x for name, x in self.words.batch(drawn).items()}
-        return self.questions.batch(examples) | pieces
+        """Windows of questions, and what comes with them, drawn at random; each tensor's name
+        begins with its task's: "words.input_ids"."""
+        batch: dict[str, Tensor] = {}
+        for name, task in self.tasks.items():
+            rows = examples
+            if name in self.each:
+                drawn = torch.randint(len(task.lengths), (self.each[name] * len(examples),))
+                rows = drawn.tolist()
+            batch |= {f"{name}.{key}": tensor for key, tensor in task.batch(rows).items()}
+        return batch
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """`span_loss` and the mean of a question's `guess_loss`es, both summed over questions."""
-        text = {k.removeprefix("text."): x for k, x in batch.items() if k.startswith("text.")}
-        targets = text.pop("targets")
-        spans, guesses = model({name: batch[name] for name in INPUTS}, text)
-        read_loss, right = span_loss(spans, batch)
-        words_loss, guessed = guess_loss(guesses, text["hidden"], targets)
-        return read_loss + words_loss / EACH, right | {"words": guessed / EACH}
+        """The sum of the losses, each the mean of what comes with a question, over the batch."""
+        found = model(batch)
+        loss, right = found.pop("questions")
+        for name, (added, share) in found.items():
+            loss = loss + added / self.each[name]
+            right |= {name: share["accuracy"] / self.each[name]}
+        return loss, right
 
     def names(self, examples: Sequence[int]) -> list[str]:
-        return self.questions.names(examples)
+        return self.tasks["questions"].names(examples)
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
-        """The scores on the dev questions; loss (nats) and accuracy on held-out text."""
-        assert isinstance(model, Both)
-        scores, results = self.questions.evaluate(model.reader)
-        words, _ = self.words.evaluate(model.guesser)
-        return scores | {f"words_{name}": x for name, x in words.items()}, results
+        """The scores of all tasks on what is held out of each: those of the questions, and
+        "words_loss" (nats), "words_accuracy", "texts_accuracy" and so on."""
+        assert isinstance(model, Together)
+        scores, results = self.tasks["questions"].evaluate(model.parts["questions"])
+        for name in self.each:
+            found, _ = self.tasks[name].evaluate(model.parts[name])
+            scores |= {f"{name}_{key}": figure for key, figure in found.items()}
+        return scores, results
 
     def save(self, model: nn.Module, directory: Path) -> None:
-        assert isinstance(model, Both)
-        self.questions.save(model.reader, directory)
+        assert isinstance(model, Together)
+        self.tasks["questions"].save(model.parts["questions"], directory)
 
 
 def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None) -> Training:
     """The loop with all that it needs."""
     settings = runs.DEFAULTS | RECIPE | settings
     runs.check_given(settings, "train", "text", "weights")
-    named = {name: Path(settings[name]) for name in settings if name in ("train", "dev")}
-    shared = shares(named)
-    train, dev = (read_questions(*shared[part]) for part in ("train", "dev"))
-    say_shared(named, "questions", EVERY_NTH)
-    for found in (train, dev):
-        say(found.summary())
+    asked = read_asked(settings)
+    labelled = read_labelled(Path(settings["labelled"])) if settings.get("labelled") else {}
     paths = [Path(name) for name in settings["text"]]
-    data = {"train": train.as_dict(), "dev": dev.as_dict(), **sources(paths)}
+    data = {name: found.as_dict() for name, found in asked.items()} | sources(paths)
+    data |= {"labelled": labelled["train"].as_dict()} if labelled else {}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     tokenizer = load_tokenizer(weights)
-    model = BertForBoth.from_pretrained(weights).to(device)
-    metric = metric_for([question.context for question in dev.questions])
+    labels = labelled["train"].labels if labelled else []
+    model = load_model(weights, labels).to(device)
+    metric = metric_for([question.context for question in asked["dev"].questions])
     settings |= {"metric": metric, "max_answer_length": MAX_ANSWER_LENGTH[metric]}  # to be asked
     qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
     check_fits(model.config, tokenizer, qa_settings)
-    questions = QATask(tokenizer, qa_settings, dev, train, limit=settings["limit"])
+    limit = settings["limit"]
+    questions = QATask(tokenizer, qa_settings, asked["dev"], asked["train"], limit=limit)
+    tasks: dict[str, Task] = {
+        "questions": questions,
+        "words": hidden_words(model, settings, tokenizer),
+    }
+    if labelled:
+        longest = ClsSettings(min(PIECE, model.config.max_position_embeddings), head_tail=False)
+        tasks["texts"] = ClsTask(tokenizer, longest, labels, labelled["dev"], labelled["train"])
+    each = {name: settings[f"{name}_each"] for name in tasks if name != "questions"}
+    task = JointTask(tasks, each)
+    counts = {name: len(tasks[name].lengths) for name in tasks}
+    say(", ".join(f"{name}: {count:,}" for name, count in counts.items()) + " to learn from")
+    if not resumed:
+        runs.start(directory, settings, data, counts, weights, task.lengths)
+    return Training(Together(model, tasks), task, recipe, directory, resume=resumed is not None)
+
+
+def read_asked(settings: Mapping[str, Any]) -> dict[str, QuestionSet]:
+    """The questions to learn from and those to be scored on; says what was read."""
+    named = {name: Path(settings[name]) for name in settings if name in ("train", "dev")}
+    shared = shares(named)
+    found = {part: read_questions(*shared[part]) for part in ("train", "dev")}
+    say_shared(named, "questions", EVERY_NTH)
+    for part in found.values():
+        say(part.summary())
+    return found
+
+
+def hidden_words(
+    model: BertForBoth, settings: Mapping[str, Any], tokenizer: Tokenizer
+) -> MaskedLMTask:
+    """The task of the pieces that the seed draws; a new head begins with their frequencies."""
+    paths = [Path(name) for name in settings["text"]]
     passages = [passage for path in paths for passage in read_passages(path)]
     longest = min(PIECE, model.config.max_position_embeddings)
     drawn = shuffled(passages, settings["seed"])
     pieces = cut_pieces(drawn, tokenizer, longest, settings["pieces"])
     check_enough(pieces, paths)
-    task = JointTask(questions, MaskedLMTask(model, tokenizer, pieces))
-    expect_frequencies(model, task.words.pieces)
-    counts = {"windows": len(task.lengths), "pieces": len(task.words.lengths)}
-    say(f"{counts['windows']:,} windows, {counts['pieces']:,} pieces of text to draw from")
-    if not resumed:
-        runs.start(directory, settings, data, counts, weights, task.lengths)
-    return Training(Both(model), task, recipe, directory, resume=resumed is not None)
+    task = MaskedLMTask(model, tokenizer, pieces)
+    expect_frequencies(model, task.pieces)
+    return task
+
+
+def read_labelled(path: Path) -> dict[str, TextSet]:
+    """The texts to learn from, and a tenth of them, held out."""
+    train, dev = (read_texts(path, part=part) for part in ("train", "dev"))
+    check_classes(train)
+    check_known(dev, train)
+    say(train.summary())
+    return {"train": train, "dev": dev}
+
+
+def load_model(weights: Path, labels: Sequence[str]) -> BertForBoth:
+    """A checkpoint with both heads, or with all three where there are classes to tell.
+
+    Raises:
+        UserError: what `from_pretrained` raises; a head of its own for other classes.
+    """
+    if not labels:
+        return BertForBoth.from_pretrained(weights)
+    model = BertForAll.from_pretrained(weights)
+    if len(labels) != model.config.num_labels:
+        raise UserError(
+            f"--labelled has {len(labels)} classes, and {weights} is for {model.config.num_labels}"
+        )
+    model.config = model.bert.config = replace(model.config, id2label=dict(enumerate(labels)))
+    return model
 
 
 def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
     """What a finished run says last."""
+    texts = f"texts: accuracy {best['texts_accuracy']:.4f}; " if "texts_accuracy" in best else ""
     return [
         f"best epoch {best['epoch']}: EM {best['exact_match']:.2f}, F1 {best['f1']:.2f}; hidden "
-        f"words: loss {best['words_loss']:.3f}, accuracy {best['words_accuracy']:.4f}; saved in "
-        f"{run}"
+        f"words: loss {best['words_loss']:.3f}, accuracy {best['words_accuracy']:.4f}; {texts}"
+        f"saved in {run}"
     ]
 
 
@@ -165,6 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--dev", metavar="FILE", help=f"questions to be scored on; without it {EVERY_NTH}, of "
         "--train's is held out for that")  # fmt: skip
     add_text(parser)
+    add("--labelled", metavar="FILE", help="texts with classes to be told apart as well, "
+        "TSV, CSV or JSON Lines; a tenth is held out")  # fmt: skip
     add(
         "--doc-stride",
         type=runs.positive(int),
@@ -172,6 +282,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add("--pieces", type=runs.positive(int), help="how many pieces of text to draw from, chosen by "
         f"--seed ({RECIPE['pieces']:,})")  # fmt: skip
+    for name, what in (("words", "pieces of text"), ("texts", "labelled texts")):
+        add(f"--{name}-each", type=runs.positive(int), metavar="N", help=f"{what} to each "
+            f"window of a question ({RECIPE[f'{name}_each']})")  # fmt: skip
     runs.add_options(parser)
     given = vars(parser.parse_args(argv))
     return guard(lambda: runs.fine_tune(given, runs.Goal("weights/joint.py", prepare, closing)))

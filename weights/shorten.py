@@ -67,19 +67,23 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
-    found = read_questions(args.data, args.part)
-    questions = [question for question in found.questions if question.answers]
-    if not questions:
-        raise UserError(f"no question in {args.data} has an answer in its text to cut around")
+    sets = [read_questions(path, args.part) for path in args.data]
     draw = np.random.default_rng(args.seed)
-    short = [shorten(q, i, args.length, draw) for q in questions for i in range(args.cuts)]
-    articles = [{"title": found.path.stem, "paragraphs": short}]
+    articles, n_left_out = [], 0
+    for path, found in zip(args.data, sets, strict=True):
+        questions = [question for question in found.questions if question.answers]
+        if not questions:
+            raise UserError(f"no question in {path} has an answer in its text to cut around")
+        short = [shorten(q, i, args.length, draw) for q in questions for i in range(args.cuts)]
+        articles.append({"title": found.path.stem, "paragraphs": short})
+        n_left_out += len(found.questions) - len(questions)
     # The version says what it was made of: run.json keeps it.
-    files.write_json(out, {"version": f"cut from sha256 {found.sha256}", "data": articles})
-    left_out = len(found.questions) - len(questions)
+    sums = " and ".join(found.sha256 for found in sets)
+    files.write_json(out, {"version": f"cut from sha256 {sums}", "data": articles})
+    n_texts = sum(len(article["paragraphs"]) for article in articles)
     say(
-        f"{out}: {len(questions):,} questions, each on {args.cuts} texts; left out: {left_out:,} "
-        "without an answer in their text"
+        f"{out}: {n_texts // args.cuts:,} questions, each on {args.cuts} texts; left out: "
+        f"{n_left_out:,} without an answer in their text"
     )
     return 0
 
@@ -89,7 +93,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", required=True, metavar="FILE", help="questions, in the layout of SQuAD or CMRC")
+    add("--data", required=True, action="append", metavar="FILE", help="questions, in the "
+        "layout of SQuAD or CMRC; repeat it for several")  # fmt: skip
     add("--part", choices=["all", "train", "dev"], default="all", help="train and dev: as "
         "train_qa.py --data FILE divides the file (all)")  # fmt: skip
     add("--length", type=runs.positive(int), default=200, help="characters of a cut, at most, "
