@@ -217,7 +217,7 @@ def become(
 
 if __name__ == "__main__":
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+    sys.path[:0] = [str(TESTS), str(TESTS.parent), str(TESTS.parent / "weights")]
     import pytest  # noqa: F401
     import torch
     import torch._dynamo  # what the optimizer imports when it is first used

@@ -1,8 +1,10 @@
-"""weights/joint.py: both tasks in one gradient, both heads in one file."""
+"""weights/joint.py: all tasks in one gradient, all heads in one file."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import passages
 import pretrain
 import pytest
 import torch
+from forked import Forks
 from safetensors.torch import load_file, save_file
-from tiny import command_line, killed_before_step, records, write_model
+from tiny import command_line, json_of, killed_before_step, records, write_model
 from tiny_qa import CHARACTERS, CONFIG, VOCABULARY, write_questions
 from torch import Tensor
 
+from minibert.cls.reading import TextSet
 from minibert.cls.task import ClsSettings, ClsTask
 from minibert.model import (
     BertForMaskedLM,
@@ -60,6 +64,10 @@ def train(folder: Path, out: str, /, **flags: Any) -> int:
     return joint.main(command_line(files | small | {"precision": "fp32", "pieces": 200} | flags))
 
 
+def labelled_in(folder: Path) -> dict[str, TextSet]:
+    return joint.read_labelled({"labelled": folder / "labelled.tsv", "texts_each": 2})
+
+
 def task_of(folder: Path, model: joint.BertForBoth) -> joint.JointTask:
     tokenizer = load_tokenizer(folder / "weights")
     dev, asked = (read_questions(folder / f"{name}.json") for name in ("dev", "train"))
@@ -69,7 +77,7 @@ def task_of(folder: Path, model: joint.BertForBoth) -> joint.JointTask:
         "words": pretrain.MaskedLMTask(model, tokenizer, pieces),
     }
     if isinstance(model, joint.BertForAll):
-        sets = joint.read_labelled(folder / "labelled.tsv")
+        sets = labelled_in(folder)
         settings = ClsSettings(32, False)
         tasks["texts"] = ClsTask(tokenizer, settings, ["high", "low"], sets["dev"], sets["train"])
     return joint.JointTask(tasks, {name: EACH[name] for name in tasks if name != "questions"})
@@ -129,7 +137,7 @@ def test_it_tells_classes_too_and_the_classifier_is_in_the_file(folder: Path) ->
     assert train(folder, "all", labelled=folder / "labelled.tsv", epochs=8) == 0
     scores = [line for line in records(folder / "all") if "words_loss" in line]
     assert scores[-1]["texts_accuracy"] == 1.0
-    sets = joint.read_labelled(folder / "labelled.tsv")
+    sets = labelled_in(folder)
     model = BertForSequenceClassification.from_pretrained(folder / "all")
     assert model.load_report is not None and not model.load_report.newly_initialized
     assert list(model.config.id2label.values()) == ["high", "low"]
@@ -142,13 +150,85 @@ def test_it_tells_classes_too_and_the_classifier_is_in_the_file(folder: Path) ->
     assert learned["labelled.tsv"]["texts"] == len(sets["train"].examples)
 
 
-def test_killed_and_resumed_it_ends_with_the_same_bytes(
+def test_a_head_for_other_classes_is_replaced_and_any_number_of_classes_will_do(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = labelled_in(folder)
+    torch.manual_seed(0)
+    named = joint.load_model(folder / "weights", sets)
+    named.save_pretrained(folder / "named")
+    shutil.copyfile(folder / "weights/vocab.txt", folder / "named/vocab.txt")
+    kept = joint.load_model(folder / "named", sets)
+    assert torch.equal(kept.classifier.weight, named.classifier.weight)
+    assert capsys.readouterr().err.count("a new one") == 0
+    for labels in (["high", "low", "middle"], ["low", "other"]):
+        examples = sets["train"].examples
+        others = [
+            replace(example, label=labels[i % len(labels)]) for i, example in enumerate(examples)
+        ]
+        train_set = replace(sets["train"], examples=others)
+        new = joint.load_model(folder / "named", {"train": train_set})
+        assert (
+            list(new.config.id2label.values()) == labels == list(new.bert.config.id2label.values())
+        )
+        assert new.classifier.weight.shape[0] == len(labels)
+        assert "for other classes (high, low): a new one" in capsys.readouterr().err
+
+
+def test_how_many_come_with_a_question_is_said_on_the_command_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, int]] = []
+    loss = joint.JointTask.loss
+
+    def count(task: joint.JointTask, model: Any, batch: dict[str, Tensor]) -> Any:
+        seen.append({k: len(x) for k, x in batch.items() if k.endswith("input_ids")})
+        return loss(task, model, batch)
+
+    monkeypatch.setattr(joint.JointTask, "loss", count)
+    flags = {"labelled": folder / "labelled.tsv", "words_each": 3, "texts_each": 1, "epochs": 1}
+    assert train(folder, "each", dev=None, **flags) == 0
+    first = seen[0]
+    asked = first["questions.input_ids"]
+    assert first == {
+        "questions.input_ids": asked,
+        "words.input_ids": 3 * asked,
+        "texts.input_ids": asked,
+    }
+    facts = json_of(folder / "each/run.json")
+    assert facts["counts"].keys() == {"windows", "pieces", "texts"}
+    assert facts["data"]["dev"]["contexts_taken"] == "every 10th"  # of --train, without --dev
+
+
+def test_two_processes_train_all_three_heads(folder: Path, server: Forks) -> None:
+    files = {name: folder / f"{name}.json" for name in ("train", "dev")}
+    files |= {"text": folder / "text.txt", "labelled": folder / "labelled.tsv"}
+    files |= {"weights": folder / "weights", "out": folder / "two"}
+    small = {"batch_size": 6, "max_length": 32, "doc_stride": 12, "epochs": 1, "precision": "fp32"}
+    flags = command_line(files | small | {"pieces": 200})
+    ended = server.run(flags, processes=2, script="joint")
+    assert ended.code == 0, ended.err
+    [scores] = [line for line in records(folder / "two") if "words_loss" in line]
+    assert scores["texts_total"] == len(labelled_in(folder)["dev"].examples)
+    began = joint.load_model(folder / "weights", labelled_in(folder))
+    learned = joint.load_model(folder / "two", labelled_in(folder))
+    assert learned.load_report is not None and not learned.load_report.newly_initialized
+    for name in ("qa_outputs.weight", "bert.embeddings.word_embeddings.weight"):
+        assert not torch.equal(learned.get_parameter(name), began.get_parameter(name))
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {"save_every": 2, "labelled": folder / "labelled.tsv"}
     assert train(folder, "whole", **flags) == 0
     with killed_before_step(monkeypatch, 7):
         train(folder, "killed", **flags)
+    table = (folder / "labelled.tsv").read_text(encoding="utf-8")
+    (folder / "labelled.tsv").write_text(table + "天天地地\tlow\n", encoding="utf-8")
+    assert joint.main(["--resume", str(folder / "killed")]) == 2
+    assert "is no longer the labelled data" in capsys.readouterr().err
+    (folder / "labelled.tsv").write_text(table, encoding="utf-8")
     assert joint.main(["--resume", str(folder / "killed")]) == 0
     assert json.loads((folder / "killed/run.json").read_text())["data"]["text.txt"]["sha256"]
     for name in ("model.safetensors", "last/model.safetensors", "predictions.json"):
@@ -190,12 +270,15 @@ def test_pieces_are_drawn_by_the_seed_and_no_more_than_are_wanted(
 
 
 def test_what_is_missing_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "few.tsv").write_text("text\tlabel\n天\thigh\n地\tlow\n", encoding="utf-8")
     for flags, says in (
         ({"train": None}, "--train is missing; --help says what it is"),
         ({"text": folder / "absent.txt"}, "absent.txt does not exist"),
         ({"dev": folder / "text.txt"}, "text.txt"),
         ({"pieces": 1}, "gives 1 pieces of text; at least 2 are needed"),
         ({"labelled": folder / "absent.tsv"}, "absent.tsv does not exist"),
+        ({"texts_each": 5}, "--texts-each says how many of --labelled's texts are taken"),
+        ({"labelled": folder / "few.tsv"}, "few.tsv has too few texts to hold out a tenth"),
     ):
         assert train(folder, "refused", **flags) == 2
         (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]

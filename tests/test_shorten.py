@@ -90,6 +90,12 @@ def test_several_files_go_into_one(tmp_path: Path) -> None:
         path.write_text(path.read_text("utf-8").replace('"id": "', f'"id": "{name}-'), "utf-8")
         parts.append(path)
     out = tmp_path / "both.json"
+    twice = argparse.Namespace(
+        data=[parts[0], parts[0]], part="all", length=99, cuts=1, seed=0, out=out
+    )
+    with pytest.raises(UserError, match="is in more than one --data"):
+        shorten.run(twice)
+    assert not out.exists()
     both = argparse.Namespace(data=parts, part="all", length=99, cuts=1, seed=0, out=out)
     assert shorten.run(both) == 0
     found = {(q.id, q.question, q.context) for q in read_questions(out).questions}

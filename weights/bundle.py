@@ -1,11 +1,11 @@
-"""One small checkpoint out of two: a model for questions, and a masked-LM head trained on it.
+"""One small checkpoint of all heads: those of a run, and perhaps a masked-LM head trained on it.
 
     python weights/bundle.py --model runs/tiny-zh-questions --head runs/tiny-zh-head \\
         --out weights/tiny-zh
 
 The parts are put together in half precision, half the bytes for numbers that are read back to
 within 0.05%. A file with more than one head is what BERT's own checkpoints are: BertForMaskedLM
-takes one of them, BertForQuestionAnswering the other.
+takes one of them, BertForQuestionAnswering another, BertForSequenceClassification a third.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@
 
 Trained one after the other, the second task spoils the first: layers that learn to guess hidden
 words forget how to read, and a head put on a reader's finished layers guesses badly, since they
-keep nothing for it (weights/tiny-zh/README.md has the figures). So every question comes with two
-pieces of text in which words are hidden, and with two of the labelled texts, drawn at random; the
-gradient is that of all losses (multi-task learning, Caruana 1997; for BERT: Liu et al. 2019,
-"MT-DNN").
+keep nothing for it (weights/tiny-zh/README.md has the figures). So with every window of a question
+come pieces of text in which words are hidden, and labelled texts, drawn at random; the gradient is
+that of all losses (multi-task learning, Caruana 1997; for BERT: Liu et al. 2019, "MT-DNN").
+
+A run answers questions (minibert ask); bundle.py makes a checkpoint of it that keeps all heads.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,22 +29,28 @@ from torch import Tensor, nn
 
 from minibert import runs
 from minibert.cli import guard
-from minibert.cls.reading import TextSet, check_classes, check_known, read_texts
-from minibert.cls.task import ClsSettings, ClsTask
+from minibert.cls.columns import Wanted
+from minibert.cls.reading import TextSet, check_classes, drawn, part_of, read_texts
+from minibert.cls.task import ClsSettings, ClsTask, fit_head, say_cut
 from minibert.config import BertConfig
-from minibert.dropout import Dropout
 from minibert.errors import UserError
 from minibert.metrics import metric_for
-from minibert.model import BertForQuestionAnswering, MaskedLMHead, Pooler
+from minibert.model import (
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    MaskedLMHead,
+    Pooler,
+)
 from minibert.parts import say_shared, shares
 from minibert.qa.decoding import MAX_ANSWER_LENGTH
 from minibert.qa.reading import EVERY_NTH, QuestionSet, read_questions
 from minibert.qa.task import QASettings, QATask, check_fits
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
-from minibert.train import Training
+from minibert.train import Task, Training
+from minibert.words import add_columns
 
-PIECE = 128  # tokens of a piece of text, and at most of a labelled one
+PIECE = 128  # tokens of a piece of text; a labelled one is cut to them
 RECIPE = {
     "epochs": 1,
     "batch_size": 16,
@@ -78,20 +84,11 @@ class BertForAll(BertForBoth):
         self.initialize(self.classifier)
 
 
-class ClassOfText(nn.Module):
-    """The model asked for the class of a text, as `BertForSequenceClassification` is."""
-
-    def __init__(self, model: BertForAll) -> None:
-        super().__init__()
-        self.bert, self.classifier = model.bert, model.classifier
-        self.dropout = Dropout(model.config.hidden_dropout_prob)
-
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """(B, L), of `BertModel`'s inputs."""
-        return self.classifier(self.dropout(self.bert(**inputs).pooler_output))  # (B, C) -> (B, L)
-
-
-Task: TypeAlias = QATask | MaskedLMTask | ClsTask
+def class_teller(model: BertForAll) -> BertForSequenceClassification:
+    """The model as one that tells classes alone, of the same layers and the same head."""
+    teller = BertForSequenceClassification(model.config)
+    teller.bert, teller.classifier = model.bert, model.classifier
+    return teller
 
 
 class Together(nn.Module):
@@ -106,12 +103,14 @@ class Together(nn.Module):
         self.tasks = tasks
         self.parts = nn.ModuleDict({"questions": model, "words": HiddenPlaces(model)})
         if isinstance(model, BertForAll):
-            self.parts["texts"] = ClassOfText(model)
+            self.parts["texts"] = class_teller(model)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         found = {}
         for name, part in self.parts.items():
-            own = {k.removeprefix(f"{name}."): x for k, x in batch.items() if k.startswith(name)}
+            own = {
+                k.removeprefix(f"{name}."): x for k, x in batch.items() if k.startswith(f"{name}.")
+            }
             found[name] = self.tasks[name].loss(part, own)
         return found
 
@@ -155,7 +154,8 @@ class JointTask:
 
     def evaluate(self, model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
         """The scores of all tasks on what is held out of each: those of the questions, and
-        "words_loss" (nats), "words_accuracy", "texts_accuracy" and so on."""
+        "words_loss" (nats), "words_accuracy", "texts_accuracy" and so on. The files are those of
+        the questions."""
         assert isinstance(model, Together)
         scores, results = self.tasks["questions"].evaluate(model.parts["questions"])
         for name in self.each:
@@ -172,32 +172,26 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     """The loop with all that it needs."""
     settings = runs.DEFAULTS | RECIPE | settings
     runs.check_given(settings, "train", "text", "weights")
-    asked = read_asked(settings)
-    labelled = read_labelled(Path(settings["labelled"])) if settings.get("labelled") else {}
-    paths = [Path(name) for name in settings["text"]]
-    data = {name: found.as_dict() for name, found in asked.items()} | sources(paths)
+    asked, labelled = read_asked(settings), read_labelled(settings)
+    data = {name: part.as_dict() for name, part in asked.items()}
+    data |= sources([Path(name) for name in settings["text"]])
     data |= {"labelled": labelled["train"].as_dict()} if labelled else {}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     tokenizer = load_tokenizer(weights)
-    labels = labelled["train"].labels if labelled else []
-    model = load_model(weights, labels).to(device)
+    model = load_model(weights, labelled).to(device)
     metric = metric_for([question.context for question in asked["dev"].questions])
     settings |= {"metric": metric, "max_answer_length": MAX_ANSWER_LENGTH[metric]}  # to be asked
-    qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
-    check_fits(model.config, tokenizer, qa_settings)
-    limit = settings["limit"]
-    questions = QATask(tokenizer, qa_settings, asked["dev"], asked["train"], limit=limit)
     tasks: dict[str, Task] = {
-        "questions": questions,
-        "words": hidden_words(model, settings, tokenizer),
+        "questions": make_questions(model, settings, tokenizer, asked),
+        "words": make_words(model, settings, tokenizer),
     }
     if labelled:
-        longest = ClsSettings(min(PIECE, model.config.max_position_embeddings), head_tail=False)
-        tasks["texts"] = ClsTask(tokenizer, longest, labels, labelled["dev"], labelled["train"])
+        tasks["texts"] = make_texts(model, tokenizer, labelled)
     each = {name: settings[f"{name}_each"] for name in tasks if name != "questions"}
     task = JointTask(tasks, each)
-    counts = {name: len(tasks[name].lengths) for name in tasks}
-    say(", ".join(f"{name}: {count:,}" for name, count in counts.items()) + " to learn from")
+    counted = {"questions": "windows", "words": "pieces", "texts": "texts"}
+    counts = {counted[name]: len(part.lengths) for name, part in tasks.items()}
+    say(", ".join(f"{count:,} {name}" for name, count in counts.items()) + " to learn from")
     if not resumed:
         runs.start(directory, settings, data, counts, weights, task.lengths)
     return Training(Together(model, tasks), task, recipe, directory, resume=resumed is not None)
@@ -214,45 +208,76 @@ def read_asked(settings: Mapping[str, Any]) -> dict[str, QuestionSet]:
     return found
 
 
-def hidden_words(
+def read_labelled(settings: Mapping[str, Any]) -> dict[str, TextSet]:
+    """The texts to learn from and a tenth of them, held out; {} without --labelled.
+
+    Raises:
+        UserError: what `read_texts` and `check_classes` raise; there are too few; --texts-each is
+            given without them.
+    """
+    if not settings.get("labelled"):
+        if settings["texts_each"] != RECIPE["texts_each"]:
+            raise UserError("--texts-each says how many of --labelled's texts are taken; name them")
+        return {}
+    path = Path(settings["labelled"])
+    wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
+    texts = read_texts(path, wanted)
+    say(texts.summary())
+    check_classes(texts)
+    if not drawn(texts.examples):
+        raise UserError(f"{path} has too few texts to hold out a tenth to score on; add some")
+    return {"train": part_of(texts, "train"), "dev": part_of(texts, "dev")}
+
+
+def load_model(weights: Path, labelled: Mapping[str, TextSet]) -> BertForBoth:
+    """A checkpoint, with a new head for each task that it has none for."""
+    if not labelled:
+        return BertForBoth.from_pretrained(weights)
+    model = BertForAll.from_pretrained(weights)
+    fit_head(model, weights, labelled["train"].labels)
+    return model
+
+
+def make_questions(
+    model: BertForBoth,
+    settings: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    asked: Mapping[str, QuestionSet],
+) -> QATask:
+    """The questions, the first --limit of them, in windows."""
+    qa_settings = QASettings(**{name: settings[name] for name in QASettings._fields})
+    check_fits(model.config, tokenizer, qa_settings)
+    return QATask(tokenizer, qa_settings, asked["dev"], asked["train"], limit=settings["limit"])
+
+
+def make_words(
     model: BertForBoth, settings: Mapping[str, Any], tokenizer: Tokenizer
 ) -> MaskedLMTask:
-    """The task of the pieces that the seed draws; a new head begins with their frequencies."""
+    """The pieces of text that the seed draws; a new head begins with their frequencies."""
     paths = [Path(name) for name in settings["text"]]
     passages = [passage for path in paths for passage in read_passages(path)]
-    longest = min(PIECE, model.config.max_position_embeddings)
-    drawn = shuffled(passages, settings["seed"])
-    pieces = cut_pieces(drawn, tokenizer, longest, settings["pieces"])
+    pieces = cut_pieces(
+        shuffled(passages, settings["seed"]), tokenizer, longest(model), settings["pieces"]
+    )
     check_enough(pieces, paths)
     task = MaskedLMTask(model, tokenizer, pieces)
     expect_frequencies(model, task.pieces)
     return task
 
 
-def read_labelled(path: Path) -> dict[str, TextSet]:
-    """The texts to learn from, and a tenth of them, held out."""
-    train, dev = (read_texts(path, part=part) for part in ("train", "dev"))
-    check_classes(train)
-    check_known(dev, train)
-    say(train.summary())
-    return {"train": train, "dev": dev}
+def make_texts(
+    model: BertForBoth, tokenizer: Tokenizer, labelled: Mapping[str, TextSet]
+) -> ClsTask:
+    """The labelled texts, cut where they are too long; says how many are."""
+    settings, train = ClsSettings(longest(model), head_tail=False), labelled["train"]
+    task = ClsTask(tokenizer, settings, train.labels, labelled["dev"], train)
+    say_cut(train.path.name, task.encoded, settings)
+    return task
 
 
-def load_model(weights: Path, labels: Sequence[str]) -> BertForBoth:
-    """A checkpoint with both heads, or with all three where there are classes to tell.
-
-    Raises:
-        UserError: what `from_pretrained` raises; a head of its own for other classes.
-    """
-    if not labels:
-        return BertForBoth.from_pretrained(weights)
-    model = BertForAll.from_pretrained(weights)
-    if len(labels) != model.config.num_labels:
-        raise UserError(
-            f"--labelled has {len(labels)} classes, and {weights} is for {model.config.num_labels}"
-        )
-    model.config = model.bert.config = replace(model.config, id2label=dict(enumerate(labels)))
-    return model
+def longest(model: BertForBoth) -> int:
+    """Tokens of a piece of text and of a labelled text, at most."""
+    return min(PIECE, model.config.max_position_embeddings)
 
 
 def closing(run: Path, best: Mapping[str, Any]) -> list[str]:
@@ -285,6 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, what in (("words", "pieces of text"), ("texts", "labelled texts")):
         add(f"--{name}-each", type=runs.positive(int), metavar="N", help=f"{what} to each "
             f"window of a question ({RECIPE[f'{name}_each']})")  # fmt: skip
+    add_columns(parser)
     runs.add_options(parser)
     given = vars(parser.parse_args(argv))
     return guard(lambda: runs.fine_tune(given, runs.Goal("weights/joint.py", prepare, closing)))

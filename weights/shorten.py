@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
     sets = [read_questions(path, args.part) for path in args.data]
+    ids = [question.id for found in sets for question in found.questions]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, n in Counter(ids).items() if n > 1)
+        raise UserError(f"the question {twice} is in more than one --data; name each file once")
     draw = np.random.default_rng(args.seed)
     articles, n_left_out = [], 0
     for path, found in zip(args.data, sets, strict=True):

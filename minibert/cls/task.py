@@ -25,9 +25,10 @@ from minibert.cls.encoding import Encodings, Texts, encode
 from minibert.cls.metrics import Scores, score
 from minibert.cls.reading import Example, TextSet
 from minibert.inference import Floats, outputs
-from minibert.model import BertForSequenceClassification
+from minibert.model import BertForSequenceClassification, BertModel
 from minibert.report import N_FAILURES, on_one_line, say
 from minibert.tokenizer import save_tokenizer, special_id
+from minibert.weights import PreTrainedModel
 
 EVALUATION_BATCH = 64
 
@@ -40,14 +41,19 @@ class ClsSettings(NamedTuple):
 
 
 def load_model(weights: Path, labels: Sequence[str]) -> BertForSequenceClassification:
-    """A checkpoint with a head for these classes: its own if that is one for them, else a new one.
-
-    A head without names of its own, LABEL_0 and so on, is for as many classes as it has.
+    """A checkpoint with a head for these classes, see `fit_head`.
 
     Raises:
         UserError: what `from_pretrained` raises.
     """
     model = BertForSequenceClassification.from_pretrained(weights)
+    fit_head(model, weights, labels)
+    return model
+
+
+def fit_head(model: PreTrainedModel, weights: Path, labels: Sequence[str]) -> None:
+    """Keeps the classifier that came with a checkpoint if it is one for these classes, else makes a
+    new one. A head without names of its own, LABEL_0 and so on, is for as many as it has."""
     config, report = model.config, model.load_report
     before = list(config.id2label.values())
     is_new = report is None or "classifier.weight" in report.newly_initialized
@@ -57,8 +63,9 @@ def load_model(weights: Path, labels: Sequence[str]) -> BertForSequenceClassific
         model.initialize(model.classifier)
         if not is_new:
             say(f"the head of {weights} is for other classes ({', '.join(before)}): a new one")
-    model.config = model.bert.config = replace(config, id2label=dict(enumerate(labels)))
-    return model
+    bert = model.get_submodule("bert")
+    assert isinstance(bert, BertModel)
+    model.config = bert.config = replace(config, id2label=dict(enumerate(labels)))
 
 
 class ClsTask:
