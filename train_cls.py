@@ -45,7 +45,7 @@ OWN: dict[str, Any] = {
     "weights": hub.BUNDLED,
     "lr": 3e-5,
     "batch_size": 8,
-    "epochs": 8,
+    "epochs": 4,
     "max_length": 128,
     "head_tail": False,
 }

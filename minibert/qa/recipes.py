@@ -51,9 +51,9 @@ PUBLISHED: dict[Metric, QARecipe] = {
 OWN = QARecipe(
     OWN_RECIPE,
     hub.BUNDLED,
-    lr=2e-4,
+    lr=5e-5,
     batch_size=8,
-    epochs=2,
+    epochs=1,
     max_length=512,
     doc_stride=384,
 )
