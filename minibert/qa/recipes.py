@@ -52,7 +52,7 @@ OWN = QARecipe(
     OWN_RECIPE,
     hub.BUNDLED,
     lr=5e-5,
-    batch_size=8,
+    batch_size=4,
     epochs=1,
     max_length=512,
     doc_stride=384,
