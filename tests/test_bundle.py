@@ -1,4 +1,4 @@
-"""weights/bundle.py: one file that both heads are read from, in half the bytes."""
+"""weights/bundle.py: one file that all heads are read from, in half the bytes."""
 
 from __future__ import annotations
 

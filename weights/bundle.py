@@ -1,7 +1,6 @@
 """One small checkpoint of all heads: those of a run, and perhaps a masked-LM head trained on it.
 
-    python weights/bundle.py --model runs/tiny-zh-questions --head runs/tiny-zh-head \\
-        --out weights/tiny-zh
+    python weights/bundle.py --model runs/joint --out weights/NAME
 
 The parts are put together in half precision, half the bytes for numbers that are read back to
 within 0.05%. A file with more than one head is what BERT's own checkpoints are: BertForMaskedLM
