@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,28 @@ def here(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ended(here: Path) -> subprocess.CompletedProcess[str]:
-    return typed(here, "train_qa.py")
+def both(
+    bundled: Path, here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The default run, and where the same one went from the same shape with weights drawn anew:
+    side by side, since they take a minute or more each."""
+    folder = tmp_path_factory.mktemp("random")
+    copy = folder / hub.BUNDLED
+    shutil.copytree(bundled, copy, ignore=lambda _, names: [n for n in names if "safet" in n])
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig.from_pretrained(bundled)).save_pretrained(copy)
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(typed, folder, "train_qa.py", weights=folder)
+        ended = typed(here, "train_qa.py")
+        other.result()
+    return ended, folder / "runs/qa-tiny-zh-0"
+
+
+@pytest.fixture(scope="module")
+def ended(
+    both: tuple[subprocess.CompletedProcess[str], Path],
+) -> subprocess.CompletedProcess[str]:
+    return both[0]
 
 
 @pytest.fixture(scope="module")
@@ -189,15 +210,8 @@ def run(here: Path, ended: subprocess.CompletedProcess[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def from_random(bundled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run from the same shape with weights drawn anew."""
-    folder = tmp_path_factory.mktemp("random")
-    copy = folder / hub.BUNDLED
-    shutil.copytree(bundled, copy, ignore=lambda _, names: [n for n in names if "safet" in n])
-    torch.manual_seed(0)
-    BertForMaskedLM(BertConfig.from_pretrained(bundled)).save_pretrained(copy)
-    typed(folder, "train_qa.py", weights=folder)
-    return folder / "runs/qa-tiny-zh-0"
+def from_random(both: tuple[subprocess.CompletedProcess[str], Path]) -> Path:
+    return both[1]
 
 
 def test_the_default_run_is_what_its_help_says(
