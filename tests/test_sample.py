@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import pytest
 import simple_answers
 import torch
+from cloned import REPOSITORY, last_command, typed
 from forked import Forks
 from tiny import json_of
 from tiny_qa import results
@@ -39,7 +37,6 @@ from minibert.qa.recipes import OWN, PUBLISHED, recipe_for
 from minibert.runs import directory_for, learned_from
 from minibert.tokenizer import load_tokenizer
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 ABOVE = 10  # points of F1 by which the trained model must be above every floor
 
 
@@ -142,36 +139,6 @@ def bundled() -> Path:
     if not (folder / "model.safetensors").is_file():
         pytest.fail(f"{folder} is not whole: it has no model.safetensors")
     return folder
-
-
-def typed(here: Path, *words: str, weights: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `python …` in a folder, with nothing from outside; it must succeed.
-
-    weights: the folder of checkpoints; None: that of the repository.
-    """
-    for script in ("train_qa.py", "train_cls.py"):
-        if not (here / script).exists():
-            (here / script).symlink_to(REPOSITORY / script)
-    environment = os.environ | {
-        **{"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"},
-        **{"HF_HOME": str(here / "cache"), "MINIBERT_DATA_URL": "http://127.0.0.1:9"},
-        **{"PYTHONPATH": str(REPOSITORY), "MINIBERT_DATA": str(here / "data")},
-        "MINIBERT_WEIGHTS": str(weights or REPOSITORY / "weights"),
-    }
-    ended = subprocess.run(
-        [sys.executable, *words],
-        **{"cwd": here, "env": environment, "timeout": 900},
-        **{"capture_output": True, "text": True},
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended
-
-
-def last_command(ended: subprocess.CompletedProcess[str], begin: str) -> list[str]:
-    """The words of the command that a run shows last, as `python` takes them."""
-    last = ended.stderr.splitlines()[-1]
-    assert last.startswith(f"{begin}: minibert "), last
-    return ["-m", *shlex.split(last.removeprefix(f"{begin}: "))]
 
 
 @pytest.fixture(scope="module")
@@ -349,38 +316,3 @@ def test_the_head_for_hidden_words_reads_what_stands_around_them(bundled: Path) 
     read_loss, frequent_loss = (sum(x) / len(x) for x in losses.values())
     print(f"{read_loss:.2f} nats; by frequencies {frequent_loss:.2f}")
     assert read_loss < frequent_loss - 0.3
-
-
-@pytest.fixture(scope="module")
-def classified(here: Path) -> subprocess.CompletedProcess[str]:
-    return typed(here, "train_cls.py")
-
-
-def test_the_default_run_on_reviews(
-    here: Path, classified: subprocess.CompletedProcess[str]
-) -> None:
-    assert classified.stderr.startswith("no --data: the bundled sample")
-    run = here / "runs/reviews-tiny-zh-0"
-    settings = json_of(run / "run.json")["settings"]
-    assert {name: settings[name] for name in train_cls.OWN} == train_cls.OWN
-    scores = json_of(run / "eval.json")
-    print(f"accuracy {scores['accuracy']:.4f}")
-    assert scores["accuracy"] > 0.55  # half is chance; the README says how little more it is
-    words = ("evaluate", "--model", str(run), "--data", "sample", "--json")
-    assert json.loads(typed(here, "-m", "minibert", *words).stdout) == scores
-
-
-def test_the_command_that_the_run_on_reviews_shows_last_tells_the_class(
-    here: Path, classified: subprocess.CompletedProcess[str]
-) -> None:
-    words = last_command(classified, "try it")
-    assert words[1:] == [
-        "minibert",
-        "classify",
-        "--model",
-        "runs/reviews-tiny-zh-0",
-        train_cls.REVIEW,
-    ]
-    shown = typed(here, *words).stdout
-    print(shown)
-    assert shown.startswith("label        positive\n")
