@@ -220,8 +220,7 @@ def read_labelled(settings: Mapping[str, Any]) -> dict[str, TextSet]:
             raise UserError("--texts-each says how many of --labelled's texts are taken; name them")
         return {}
     path = Path(settings["labelled"])
-    wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
-    texts = read_texts(path, wanted)
+    texts = read_texts(path, Wanted.of(settings))
     say(texts.summary())
     check_classes(texts)
     if not drawn(texts.examples):

@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{out} exists already; choose another --out")
     sets = [read_questions(path, args.part) for path in args.data]
     ids = [question.id for found in sets for question in found.questions]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name, n in Counter(ids).items() if n > 1)
-        raise UserError(f"the question {twice} is in more than one --data; name each file once")
+    twice = [name for name, n in Counter(ids).items() if n > 1]
+    if twice:
+        raise UserError(f"the question {twice[0]} is in more than one --data; name each file once")
     draw = np.random.default_rng(args.seed)
     articles, n_left_out = [], 0
     for path, found in zip(args.data, sets, strict=True):
@@ -85,9 +85,8 @@ def run(args: argparse.Namespace) -> int:
     # The version says what it was made of: run.json keeps it.
     sums = " and ".join(found.sha256 for found in sets)
     files.write_json(out, {"version": f"cut from sha256 {sums}", "data": articles})
-    n_texts = sum(len(article["paragraphs"]) for article in articles)
     say(
-        f"{out}: {n_texts // args.cuts:,} questions, each on {args.cuts} texts; left out: "
+        f"{out}: {len(ids) - n_left_out:,} questions, each on {args.cuts} texts; left out: "
         f"{n_left_out:,} without an answer in their text"
     )
     return 0

@@ -79,8 +79,7 @@ class Classifier:
     @property
     def columns(self) -> Wanted:
         """The columns that were asked for in training."""
-        asked = self.run.get("settings", {})
-        return Wanted(*(asked.get(f"{name}_column") for name in Wanted._fields))
+        return Wanted.of(self.run.get("settings", {}))
 
     def classify(
         self, texts: Texts, names: Sequence[str] = (), given: Given = "words"

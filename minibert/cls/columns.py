@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from minibert.cls.tables import Table
@@ -66,6 +66,11 @@ class Wanted(NamedTuple):
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Wanted:
+        """By the settings of a command or a run: "text_column" and so on."""
+        return cls(*(settings.get(f"{name}_column") for name in cls._fields))
 
 
 class Places(NamedTuple):

@@ -87,7 +87,7 @@ def asked_columns(args: argparse.Namespace) -> Wanted:
     """The columns that the flags name."""
     from minibert.cls.columns import Wanted
 
-    return Wanted(*(getattr(args, f"{name}_column", None) for name in Wanted._fields))
+    return Wanted.of(vars(args))
 
 
 # classify

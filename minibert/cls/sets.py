@@ -39,7 +39,7 @@ def read_sets(settings: dict[str, Any]) -> dict[str, TextSet]:
     parts = ("train", "dev", "test")
     files = find_files(settings, datasets.TEXTS, parts)
     shared = shares(files)
-    wanted = Wanted(*(settings.get(f"{name}_column") for name in Wanted._fields))
+    wanted = Wanted.of(settings)
     sets: dict[str, TextSet] = {}
     for part in sorted(shared, key=lambda part: part != "train"):  # the others are read like it
         path, share = shared[part]
