@@ -8,13 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def typed(here: Path, *words: str, weights: Path | None = None) -> subprocess.CompletedProcess[str]:
+def typed(
+    here: Path, *words: str, weights: Path | None = None, together: int = 1
+) -> subprocess.CompletedProcess[str]:
     """Runs `python …` in a folder, with nothing from outside; it must succeed.
 
     weights: the folder of checkpoints; None: that of the repository.
+    together: how many of them run at once, and share the threads: with more threads than cores a
+        run was seen to take ten times as long.
     """
     for script in ("train_qa.py", "train_cls.py"):
         if not (here / script).exists():
@@ -24,6 +30,7 @@ def typed(here: Path, *words: str, weights: Path | None = None) -> subprocess.Co
         **{"HF_HOME": str(here / "cache"), "MINIBERT_DATA_URL": "http://127.0.0.1:9"},
         **{"PYTHONPATH": str(REPOSITORY), "MINIBERT_DATA": str(here / "data")},
         "MINIBERT_WEIGHTS": str(weights or REPOSITORY / "weights"),
+        "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // together)),
     }
     ended = subprocess.run(
         [sys.executable, *words],

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import simple_answers
@@ -158,8 +158,8 @@ def both(
     torch.manual_seed(0)
     BertForMaskedLM(BertConfig.from_pretrained(bundled)).save_pretrained(copy)
     with ThreadPoolExecutor() as pool:
-        other = pool.submit(typed, folder, "train_qa.py", weights=folder)
-        ended = typed(here, "train_qa.py")
+        other = pool.submit(typed, folder, "train_qa.py", weights=folder, together=2)
+        ended = typed(here, "train_qa.py", together=2)
         other.result()
     return ended, folder / "runs/qa-tiny-zh-0"
 
@@ -223,18 +223,41 @@ def test_the_command_that_it_shows_last_answers_from_the_passage(
     assert answer and answer in Path(words[words.index("--context") + 1]).read_text("utf-8")
 
 
+class Short(NamedTuple):
+    """A run on 40 questions of the sample, scored on two contexts."""
+
+    flags: list[str]  # all but --out's value
+    environment: dict[str, str]
+    run: Path
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def short(bundled: Path, server: Forks, tmp_path_factory: pytest.TempPathFactory) -> Short:
+    folder = tmp_path_factory.mktemp("short")
+    few = json_of(SAMPLES / "qa/dev.json")
+    few["data"] = few["data"][:2]
+    (folder / "dev.json").write_text(json.dumps(few, ensure_ascii=False), encoding="utf-8")
+    flags = ["--data", "sample", "--dev", str(folder / "dev.json"), "--limit", "40"]
+    flags += ["--save-every", "1", "--out"]
+    local = {"MINIBERT_WEIGHTS": str(bundled.parent)}
+    ended = server.run([*flags, str(folder / "run")], environment=local)
+    assert ended.code == 0, ended.err
+    return Short(flags, local, folder / "run", ended.seconds)
+
+
 @pytest.mark.reference
-def test_transformers_loads_the_run_and_gives_the_same_logits(run: Path) -> None:
+def test_transformers_loads_a_run_and_gives_the_same_logits(short: Short) -> None:
     transformers = pytest.importorskip("transformers")
     theirs, report = transformers.AutoModelForQuestionAnswering.from_pretrained(
-        run, output_loading_info=True
+        short.run, output_loading_info=True
     )
     assert not any(report.values()), report
     passage = (SAMPLES / "passage.txt").read_text(encoding="utf-8").strip()
-    ids = load_tokenizer(run).encode(train_qa.QUESTION, passage)
+    ids = load_tokenizer(short.run).encode(train_qa.QUESTION, passage)
     inputs = {"input_ids": torch.tensor([ids.ids]), "token_type_ids": torch.tensor([ids.type_ids])}
     with torch.no_grad():
-        ours = BertForQuestionAnswering.from_pretrained(run).eval()(**inputs)
+        ours = BertForQuestionAnswering.from_pretrained(short.run).eval()(**inputs)
         expected = theirs.eval()(**inputs)
     for name in ("start_logits", "end_logits"):
         logits = getattr(expected, name)
@@ -243,30 +266,24 @@ def test_transformers_loads_the_run_and_gives_the_same_logits(run: Path) -> None
 
 
 def test_a_run_that_was_killed_and_resumed_ends_with_the_same_bytes(
-    bundled: Path, server: Forks, tmp_path: Path
+    short: Short, server: Forks, tmp_path: Path
 ) -> None:
-    few = json_of(SAMPLES / "qa/dev.json")
-    few["data"] = few["data"][:2]
-    (tmp_path / "dev.json").write_text(json.dumps(few, ensure_ascii=False), encoding="utf-8")
-    flags = ["--data", "sample", "--dev", str(tmp_path / "dev.json"), "--limit", "40"]
-    local = {"MINIBERT_WEIGHTS": str(REPOSITORY / "weights")}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    flags += ["--save-every", "1", "--out"]
-    uninterrupted = server.run([*flags, str(whole)], environment=local)
-    assert uninterrupted.code == 0, uninterrupted.err
+    killed = tmp_path / "killed"
     for share in (0.5, 0.35, 0.65, 0.2, 0.8):  # until it is hit between a checkpoint and the end
         shutil.rmtree(killed, ignore_errors=True)
-        after = share * uninterrupted.seconds
         broken = server.run(
-            [*flags, str(killed)], environment=local, send=signal.SIGKILL, after=after
+            [*short.flags, str(killed)],
+            environment=short.environment,
+            send=signal.SIGKILL,
+            after=share * short.seconds,
         )
         is_between = any((killed / "checkpoints").glob("*")) and not (killed / "eval.json").exists()
         if broken.code == -signal.SIGKILL and is_between:
             break
     assert broken.code == -signal.SIGKILL and is_between
-    resumed = server.run(["--resume", str(killed)], environment=local)
+    resumed = server.run(["--resume", str(killed)], environment=short.environment)
     assert resumed.code == 0, resumed.err
-    assert results(killed) == results(whole)
+    assert results(killed) == results(short.run)
 
 
 def test_the_bundled_checkpoint_has_three_heads_and_says_what_it_learned_from(
