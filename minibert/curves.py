@@ -85,14 +85,18 @@ def smooth(points: Sequence[Point]) -> list[Point]:
 
 
 def score_lines(records: Sequence[dict[str, Any]]) -> list[Line]:
-    """Every numeric score of the evaluations, by epoch."""
+    """Every numeric score of the evaluations, by epoch: no counts, and no losses, which are of
+    another size. Where some are percentages, shares are drawn as percentages, too."""
     evaluations = [record for record in records if "step" not in record]
     names = dict.fromkeys(name for record in evaluations for name in record)
-    scores = [n for n in names if n not in NO_SCORES and not n.lower().endswith("total")]
-    found = [(name, numbers(evaluations, "epoch", name)) for name in scores]
+    scores = [n for n in names if n not in NO_SCORES and not n.lower().endswith(("total", "loss"))]
+    found = {name: numbers(evaluations, "epoch", name) for name in scores}
+    if any(abs(y) > 1 for points in found.values() for _, y in points):
+        for name in (name for name in found if name.endswith("accuracy")):
+            found[name] = [(x, 100 * y) for x, y in found[name]]
     return [
         Line(name, points, PALETTE[i % len(PALETTE)], dots=True)
-        for i, (name, points) in enumerate((n, points) for n, points in found if points)
+        for i, (name, points) in enumerate((n, p) for n, p in found.items() if p)
     ]
 
 

@@ -106,9 +106,11 @@ def is_classifier(name: str) -> bool:
         return False
     heads = files.read_json(config).get("architectures")
     if heads not in (["BertForSequenceClassification"], ["BertForQuestionAnswering"]):
+        if "qa_outputs.weight" in files.read_tensors(directory):  # with other heads, as tiny-zh's
+            return False
         raise UserError(
-            f"{name} has been trained neither for questions nor to classify (its config.json names "
-            "no such model); train it with train_qa.py or train_cls.py"
+            f"{name} has been trained neither for questions nor to classify: neither its config.json "
+            "nor its weights name such a head; train it with train_qa.py or train_cls.py"
         )
     return bool(heads == ["BertForSequenceClassification"])
 

@@ -24,6 +24,15 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     torch.set_num_threads(threads)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Figures that tests record with `record_property("figures", …)` are shown, passed or not."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for report in reports:
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == "figures":
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and checkpoints beside the checkout (MINIBERT_SHARED moves it)."""

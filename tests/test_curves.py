@@ -136,6 +136,18 @@ def test_counts_and_thresholds_and_words_are_no_scores(tmp_path: Path) -> None:
     assert not (record.keys() - {"epoch", "f1"}) & {*texts(picture)}
 
 
+def test_shares_are_drawn_as_percentages_beside_percentages_and_losses_are_left_out(
+    tmp_path: Path,
+) -> None:
+    record = {"epoch": 1, "f1": 60.0, "words_accuracy": 0.17, "words_loss": 5.7, "words_total": 500}
+    picture = draw(tmp_path, [record])
+    assert [v for _, v in values(picture, dots(picture), right=True)] == [
+        pytest.approx(60, abs=0.2),
+        pytest.approx(17, abs=0.2),
+    ]
+    assert not {"words_loss", "words_total"} & {*texts(picture)}
+
+
 def test_a_run_without_a_point_says_so_in_both_plots(tmp_path: Path) -> None:
     picture = draw(tmp_path, [])
     assert texts(picture).count("nothing recorded yet") == 2

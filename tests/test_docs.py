@@ -21,7 +21,10 @@ from minibert import cli
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
-    *(ROOT / folder / "README.md" for folder in (".", "bench", "weights")),
+    *(
+        ROOT / folder / "README.md"
+        for folder in (".", "bench", "weights", "weights/tiny-zh", "minibert/samples")
+    ),
 ]
 SCRIPTS = sorted(path for path in (ROOT / "bench").glob("*.py"))
 COMMANDS = [

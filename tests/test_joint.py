@@ -197,6 +197,7 @@ def test_how_many_come_with_a_question_is_said_on_the_command_line(
     }
     facts = json_of(folder / "each/run.json")
     assert facts["counts"].keys() == {"windows", "pieces", "texts"}
+    assert facts["data"].keys() == {"train", "dev", "text 1", "labelled"}
     assert facts["data"]["dev"]["contexts_taken"] == "every 10th"  # of --train, without --dev
 
 
@@ -236,7 +237,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     assert "is no longer the labelled data" in capsys.readouterr().err
     (folder / "labelled.tsv").write_text(table, encoding="utf-8")
     assert joint.main(["--resume", str(folder / "killed")]) == 0
-    assert json.loads((folder / "killed/run.json").read_text())["data"]["text.txt"]["sha256"]
+    assert json.loads((folder / "killed/run.json").read_text())["data"]["text 1"]["sha256"]
     for name in ("model.safetensors", "last/model.safetensors", "predictions.json"):
         assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 

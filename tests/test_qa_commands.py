@@ -23,6 +23,7 @@ from qa_finder import (
     squad_file,
     write_vocabulary,
 )
+from safetensors.torch import load_file, save_file
 from typed import Capture, fails, minibert
 
 import train_qa
@@ -103,10 +104,14 @@ def test_evaluate_says_if_the_metric_is_not_usual_for_the_texts(
 
 
 @pytest.mark.parametrize("heads", [None, ["BertModel"], ["BertForMaskedLM"]])
-def test_evaluate_refuses_a_checkpoint_for_neither_task_before_it_reads_anything(
+def test_evaluate_asks_the_weights_what_a_checkpoint_is_for_where_its_config_names_neither_task(
     tmp_path: Path, capsys: Capture, heads: list[str] | None
 ) -> None:
     words = ("--model", finder(tmp_path / "w", architectures=heads), "--data", tmp_path / "absent")
+    assert "absent'; Known data sets" in fails(capsys, "evaluate", *words)
+    stored = load_file(tmp_path / "w/model.safetensors")
+    stored = {name: x for name, x in stored.items() if not name.startswith("qa_outputs")}
+    save_file(stored, tmp_path / "w/model.safetensors", {"format": "pt"})
     error = fails(capsys, "evaluate", *words)
     assert f"{tmp_path / 'w'} has been trained neither for questions nor to classify" in error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,16 @@ def classified(here: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_default_run_on_reviews(
-    here: Path, classified: subprocess.CompletedProcess[str]
+    here: Path,
+    classified: subprocess.CompletedProcess[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     assert classified.stderr.startswith("no --data: the bundled sample")
     run = here / "runs/reviews-tiny-zh-0"
     settings = json_of(run / "run.json")["settings"]
     assert {name: settings[name] for name in train_cls.OWN} == train_cls.OWN
     scores = json_of(run / "eval.json")
-    print(f"accuracy {scores['accuracy']:.4f}")
+    record_property("figures", f"accuracy {scores['accuracy']:.4f}")
     assert scores["accuracy"] > 0.55  # half is chance; the README says how little more it is
     words = ("evaluate", "--model", str(run), "--data", "sample", "--json")
     assert json.loads(typed(here, "-m", "minibert", *words).stdout) == scores

@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = runs.new_parser(__doc__)
     add = parser.add_argument
     add("--train", metavar="FILE", help="questions to learn from")
-    add("--dev", metavar="FILE", help=f"questions to be scored on; without it {EVERY_NTH}, of "
+    add("--dev", metavar="FILE", help=f"questions to be scored on; without it, {EVERY_NTH} of "
         "--train's is held out for that")  # fmt: skip
     add_text(parser)
     add("--labelled", metavar="FILE", help="texts with classes to be told apart as well, "

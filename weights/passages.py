@@ -60,7 +60,13 @@ def cut_pieces(
     passages: Sequence[str], tokenizer: Tokenizer, max_length: int, limit: int | None = None
 ) -> list[Piece]:
     """Passages in pieces of at most `max_length` tokens, the first `limit` of them; rests under 16
-    tokens are left out."""
+    tokens are left out.
+
+    Raises:
+        UserError: `max_length` leaves no piece of 16.
+    """
+    if max_length < SHORTEST:
+        raise UserError(f"--max-length {max_length} is too short: a piece has {SHORTEST} tokens")
     cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
     room = max_length - 2
     pieces: list[Piece] = []
@@ -86,6 +92,7 @@ def shuffled(passages: Sequence[str], seed: int) -> list[str]:
 
 
 def sources(paths: Sequence[Path]) -> dict[str, Any]:
-    """For run.json: each file by its name, and its sha256."""
+    """For run.json: each file and its sha256, as "text 1", "text 2" and so on."""
     sums = [hashlib.sha256(files.read_bytes(path)).hexdigest() for path in paths]
-    return {p.name: {"file": str(p), "sha256": x} for p, x in zip(paths, sums, strict=True)}
+    found = enumerate(zip(paths, sums, strict=True), 1)
+    return {f"text {i}": {"file": str(path), "sha256": x} for i, (path, x) in found}

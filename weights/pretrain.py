@@ -30,7 +30,7 @@ from minibert.batches import pad, sequential_batches
 from minibert.cli import guard
 from minibert.model import BertForMaskedLM
 from minibert.report import say
-from minibert.tokenizer import SPECIAL, load_tokenizer, save_tokenizer
+from minibert.tokenizer import SPECIAL, check_model, load_tokenizer, save_tokenizer
 from minibert.train import Training
 from minibert.weights import PreTrainedModel
 
@@ -119,7 +119,7 @@ class MaskedLMTask:
             loss, right = self.loss(model, {name: x.to(device) for name, x in batch.items()})
             sums += float(loss), float(right["accuracy"])
         loss, accuracy = sums / len(self.held_out)
-        return {"loss": loss, "accuracy": accuracy, "pieces": len(self.held_out)}, {}
+        return {"loss": loss, "accuracy": accuracy, "total": len(self.held_out)}, {}
 
     def save(self, model: nn.Module, directory: Path) -> None:
         self.whole.save_pretrained(directory)
@@ -175,6 +175,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     pieces = cut_pieces(passages, tokenizer, settings["max_length"], settings["limit"])
     check_enough(pieces, paths)
     model = BertForMaskedLM.from_pretrained(weights).to(device)
+    check_model(model.config, tokenizer, settings["max_length"], told_apart=None)
     # The head's decoder is the word embeddings (paper's code, run_pretraining.py): they stay, too.
     model.bert.requires_grad_(not settings["head_only"])
     task = MaskedLMTask(model, tokenizer, pieces)
