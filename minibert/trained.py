@@ -109,8 +109,8 @@ def is_classifier(name: str) -> bool:
         if "qa_outputs.weight" in files.read_tensors(directory):  # with other heads, as tiny-zh's
             return False
         raise UserError(
-            f"{name} has been trained neither for questions nor to classify: neither its config.json "
-            "nor its weights name such a head; train it with train_qa.py or train_cls.py"
+            f"{name} has been trained neither for questions nor to classify: its config.json and "
+            "its weights name no such head; train it with train_qa.py or train_cls.py"
         )
     return bool(heads == ["BertForSequenceClassification"])
 
