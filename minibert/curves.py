@@ -21,6 +21,7 @@ LEFTS = (56, 460)  # where the two plots begin
 PALETTE = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 # Figures of an evaluation that are no scores: a place, a count, a setting.
 COSTS = ("tokens_per_second", "train_seconds", "token_efficiency")
+SHARES = ("accuracy", "macro_f1", "matthews")  # at most 1, where EM and F1 are at most 100
 NO_SCORES = ("epoch", "step", "null_threshold", *COSTS)
 
 
@@ -92,7 +93,7 @@ def score_lines(records: Sequence[dict[str, Any]]) -> list[Line]:
     scores = [n for n in names if n not in NO_SCORES and not n.lower().endswith(("total", "loss"))]
     found = {name: numbers(evaluations, "epoch", name) for name in scores}
     if any(abs(y) > 1 for points in found.values() for _, y in points):
-        for name in (name for name in found if name.endswith("accuracy")):
+        for name in (name for name in found if name.endswith(SHARES)):
             found[name] = [(x, 100 * y) for x, y in found[name]]
     return [
         Line(name, points, PALETTE[i % len(PALETTE)], dots=True)

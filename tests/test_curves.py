@@ -139,9 +139,11 @@ def test_counts_and_thresholds_and_words_are_no_scores(tmp_path: Path) -> None:
 def test_shares_are_drawn_as_percentages_beside_percentages_and_losses_are_left_out(
     tmp_path: Path,
 ) -> None:
-    record = {"epoch": 1, "f1": 60.0, "words_accuracy": 0.17, "words_loss": 5.7, "words_total": 500}
+    record = {"epoch": 1, "exact_match": 0.6, "f1": 60.0, "words_accuracy": 0.17}
+    record |= {"words_loss": 5.7, "words_total": 500}
     picture = draw(tmp_path, [record])
     assert [v for _, v in values(picture, dots(picture), right=True)] == [
+        pytest.approx(0.6, abs=0.2),
         pytest.approx(60, abs=0.2),
         pytest.approx(17, abs=0.2),
     ]
