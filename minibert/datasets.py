@@ -289,9 +289,10 @@ def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict
             matches = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
             if len(matches) > 1:
                 plain = part + Path(matches[0]).suffix
+                way = "leave one of them" if plain in matches else f"rename one to {plain}"
                 raise UserError(
-                    f"{folder} holds several {part} files: {', '.join(matches)}; "
-                    f"rename the one that is meant to {plain}, or name a file"
+                    f"{folder} holds several {part} files: {', '.join(matches)}; {way}, or name a "
+                    "file"
                 )
             if matches:
                 found[part] = folder / matches[0]

@@ -13,7 +13,7 @@ from minibert.cls.reading import Example, check_classes, read_texts
 from minibert.errors import UserError
 
 FILMS = [(f"a film, number {i}", str(i % 2)) for i in range(30)]
-GUESSED = "; the first row taken for a header (if it is none, give columns by number); text: column"
+GUESSED = "; the first row taken for a header (if it is none, write one above it); text: column"
 MOODS = [(f"some text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 
@@ -50,24 +50,21 @@ def test_a_header_that_only_its_content_tells_is_one_and_it_is_said(
 
 
 @pytest.mark.parametrize("first", [("what a film", "rare"), ("review", "rare")])
-def test_columns_by_number_overrule_a_header_that_is_only_guessed(
+def test_what_looks_like_a_header_is_one_however_columns_are_asked_for(
     tmp_path: Path, first: tuple[str, str]
 ) -> None:
     path = write(tmp_path, table([first, *MOODS], "\t"))
-    guessed = read_texts(path)
-    assert pairs(guessed) == MOODS and GUESSED in guessed.summary()
-    for wanted in (Wanted(text="1"), Wanted(label="2"), Wanted(text="1", label="2")):
+    for wanted in (None, Wanted(text="1"), Wanted(label="2"), Wanted(text="1", label="2")):
         texts = read_texts(path, wanted)
-        assert pairs(texts) == [first, *MOODS]
-        assert "; no header (if the first row is one, give columns by name); " in texts.summary()
-        # Another file is read like it, and its first row is none either.
-        assert pairs(read_texts(path, wanted, like=texts)) == [first, *MOODS]
-        known = read_texts(write(tmp_path, table([("text", "label"), *MOODS], "\t"), "k"), wanted)
-        assert pairs(known) == MOODS
-    assert pairs(read_texts(path, Wanted(text=first[0]))) == MOODS
-    # But a class "label" that is there once is none.
-    path = write(tmp_path, table([("said", "label"), *MOODS], "\t"))
-    assert pairs(read_texts(path, Wanted(text="1", label="2"))) == MOODS
+        assert pairs(texts) == MOODS and GUESSED in texts.summary()
+    assert "header" not in read_texts(path, Wanted(text=first[0])).summary()
+    above = write(tmp_path, table([("text", "label"), first, *MOODS], "\t"), "above")
+    assert pairs(read_texts(above, Wanted(text="1", label="2"))) == [first, *MOODS]
+    # Where the names are none that people use, the numbers above them make no class of them.
+    header = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+    rows = [(str(i % 2), f"7{i}", f"8{i}", *([f"some text {i}"] * 2)) for i in range(30)]
+    texts = read_texts(write(tmp_path, table([header, *rows], "\t")), Wanted("4", "5"))
+    assert texts.labels == ["0", "1"] and len(texts.examples) == 30
 
 
 def test_a_few_rows_are_read_like_those_whose_columns_were_given_by_number(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from numpy_checkpoint import TINY, numpy_tensors, write_checkpoint
+from safetensors.torch import load_file, save_file
+from tiny import json_of
 from typed import Capture, Stdin, fails, minibert
 
 from minibert.cls.classify import load_classifier
@@ -65,9 +67,13 @@ def judge(
     return folder
 
 
-def run_facts(pair: str | None = None, **settings: Any) -> dict[str, Any]:
+def run_facts(
+    pair: str | None = None, columns: Mapping[str, str | int] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """run.json; columns: those of the training set, by name or, without a header, by number."""
     usual = {"max_length": 12, "head_tail": False, "precision": "fp32"}
-    return {"settings": usual | settings, "data": {"train": {"pair_column": pair}}}
+    train = {"pair_column": pair, **(columns or {})}
+    return {"settings": usual | settings, "data": {"train": train}}
 
 
 @pytest.fixture(scope="module")
@@ -223,8 +229,8 @@ def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsy
     rows = "mood,utter,other\nbad,so bad,a good film\ngood,a film so,a bad film\n"
     path = tmp_path / "odd.csv"
     path.write_text(rows, encoding="utf-8")
-    asked = {"text_column": "utter", "pair_column": None, "label_column": "mood"}
-    named = judge(tmp_path / "named", **run_facts(**asked))
+    columns = {"text_column": "utter", "label_column": "mood"}
+    named = judge(tmp_path / "named", **run_facts(columns=columns))
     plain = judge(tmp_path / "plain", **run_facts())
     for words, texts in (
         ((named,), ["so bad", "a film so"]),
@@ -253,8 +259,8 @@ def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsy
 
 
 def test_columns_of_the_run_that_a_file_lacks_are_found(tmp_path: Path, capsys: Capture) -> None:
-    asked = {"text_column": "utter", "label_column": "7"}
-    model = judge(tmp_path / "run", **run_facts(**asked))
+    columns = {"text_column": "utter", "label_column": "verdict"}
+    model = judge(tmp_path / "run", **run_facts(columns=columns))
     usual = labelled(tmp_path / "usual.tsv", [("so bad", "bad"), ("a film", "good")] * 3)
     assert minibert("evaluate", "--json", "--data", usual, "--model", model) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == 1.0
@@ -268,6 +274,47 @@ def test_columns_of_the_run_that_a_file_lacks_are_found(tmp_path: Path, capsys: 
     assert "has no column 'utter'" in fails(
         capsys, "evaluate", "--data", usual, "--model", model, *flags
     )
+
+
+def test_numbers_of_a_run_are_for_files_without_a_header_alone(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    columns = {"text_column": 1, "label_column": 3}
+    model = judge(tmp_path / "run", **run_facts(columns=columns))
+    rows = [("a film", "so bad", "good"), ("so bad", "a film", "bad")] * 3
+    bare = tmp_path / "bare.tsv"
+    bare.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    other = tmp_path / "other.tsv"  # the same, in another order, under names
+    lines = ["label\tid\ttext", *("\t".join((c, b, a)) for a, b, c in rows)]
+    other.write_text("\n".join(lines), encoding="utf-8")
+    for path in (bare, other):
+        assert minibert("evaluate", "--json", "--data", path, "--model", model) == 0
+        assert json.loads(capsys.readouterr().out)["accuracy"] == 1.0
+        assert minibert("classify", "--json", "--file", path, "--model", model) == 0
+        found = [v["text"] for v in json.loads(capsys.readouterr().out)]
+        assert found == [row[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"problem_type": "regression"}, "gives a text a number, no class"),
+        ({"id2label": {"0": "LABEL_0"}}, "gives a text a number, no class"),
+        ({"problem_type": "multi_label_classification"}, "may find several classes in one text"),
+    ],
+)
+def test_a_checkpoint_whose_scores_are_not_of_one_class_is_refused(
+    tmp_path: Path, capsys: Capture, config: dict[str, Any], says: str
+) -> None:
+    model = judge(tmp_path / "model")
+    settings = json_of(model / "config.json") | config
+    tensors = load_file(model / "model.safetensors")
+    for name in [name for name in tensors if name.startswith("classifier")]:
+        tensors[name] = tensors[name][: len(settings["id2label"])].contiguous()
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    settings["label2id"] = {label: int(i) for i, label in settings["id2label"].items()}
+    (model / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert says in fails(capsys, "classify", "--model", model, "a film")
 
 
 def test_a_run_is_asked_as_it_was_trained(tmp_path: Path, capsys: Capture) -> None:
@@ -417,7 +464,8 @@ def test_a_cased_model_flips_and_the_flips_are_listed(
     assert lines[2].split() == ["lower", "case", "0.8333", "0.8286", "0", "0"]
     assert lines[3].split() == ["UPPER", "CASE", "0.5000", "0.3333", "2", "5"]
     at = lines.index("SO BAD !")
-    assert lines[at + 1].startswith("  bad -> good (") and lines[at + 1].endswith("), gold bad")
+    verdict = lines[at + 1]
+    assert verdict.startswith("  UPPER CASE: bad -> good (") and verdict.endswith("), gold bad")
     assert "lower-cases" not in out
     facts = json.loads((tmp_path / "out/probe_case.json").read_text(encoding="utf-8"))
     assert [len(case["flips"]) for case in facts[:3]] == [0, 0, 2]
@@ -476,7 +524,7 @@ def test_both_texts_of_a_pair_are_spelled_and_shown(tmp_path: Path, capsys: Capt
     lines = capsys.readouterr().out.splitlines()
     assert lines[3].split()[-2:] == ["1", "2"]  # in capitals one flips, both have other tokens
     at = lines.index("A FILM | SO BAD")
-    assert lines[at + 1].startswith("  bad -> good (")
+    assert lines[at + 1].startswith("  UPPER CASE: bad -> good (")
 
 
 def test_the_surest_flips_come_first_and_the_rest_are_counted(

@@ -186,7 +186,7 @@ def test_a_data_set_of_another_kind_is_refused_before_it_is_fetched(
     with pytest.raises(UserError, match=says):
         read_sets({"data": "squad"})
     with pytest.raises(UserError, match=says):
-        read_dev("squad", Wanted(), Wanted(), {})
+        read_dev("squad", Wanted(), {})
     with pytest.raises(UserError, match=r"Known data sets: sample, sst2$"):
         read_sets({"data": "nowhere.tsv"})
 
@@ -220,4 +220,4 @@ def test_a_placed_file_with_another_number_of_texts_is_refused(
     monkeypatch.setenv("MINIBERT_DATA", str(tmp_path))
     folder_of(tmp_path / "sst2", dev=TRAIN)
     with pytest.raises(UserError, match=r"dev\.tsv has 12 texts where sst2 has 872"):
-        read_dev("sst2", Wanted(), Wanted(), {})
+        read_dev("sst2", Wanted(), {})

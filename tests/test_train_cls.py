@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import zipfile
@@ -245,7 +246,7 @@ def test_labels_are_kept_by_name_and_run_json_says_what_was_understood(
     facts = json_of(run / "run.json")
     flags = {action.dest for action in train_cls.parser()._actions} - {"help", "resume", "device"}
     assert flags <= set(facts["settings"])  # every one, given or not
-    assert facts["data"]["train"]["label_column"] == "column 2 'label'"
+    assert facts["data"]["train"]["label_column"] == "label"
     assert sum(facts["data"]["train"]["classes"].values()) == 39
     assert facts["counts"] == {
         **{"train_texts": 39, "train_texts_cut": 0, "dev_texts": 24, "dev_texts_cut": 0}
@@ -561,6 +562,15 @@ def test_a_head_is_taken_over_if_it_is_for_the_same_classes(
     # tiny.weights has a head for two classes without names.
     stored = load_file(tiny.weights / "model.safetensors")["classifier.weight"]
     assert torch.equal(load_model(tiny.weights, LABELS).classifier.weight, stored)
+
+
+def test_a_checkpoint_s_kind_of_problem_is_not_the_run_s(tiny: TinyCls, tmp_path: Path) -> None:
+    shutil.copytree(tiny.weights, tmp_path / "weights")
+    config = json_of(tmp_path / "weights/config.json") | {"problem_type": "regression", "kept": 1}
+    (tmp_path / "weights/config.json").write_text(json.dumps(config), encoding="utf-8")
+    load_model(tmp_path / "weights", LABELS).save_pretrained(tmp_path / "saved")
+    saved = json_of(tmp_path / "saved/config.json")
+    assert "problem_type" not in saved and saved["kept"] == 1
 
 
 def test_the_loss_of_a_text_does_not_depend_on_the_padding_beside_it(tiny: TinyCls) -> None:

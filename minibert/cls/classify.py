@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
-from minibert.cls.columns import Wanted
 from minibert.cls.encoding import Encodings, Texts, check_length, encode
 from minibert.cls.reading import TextSet
 from minibert.cls.task import ClsSettings, class_probabilities, say_cut, texts_of
+from minibert.config import BertConfig
 from minibert.errors import UserError
 from minibert.inference import Floats
 from minibert.model import BertForSequenceClassification
@@ -75,11 +75,6 @@ class Classifier:
         if not self.run:
             return None
         return self.trained_on.get("train", {}).get("pair_column") is not None
-
-    @property
-    def columns(self) -> Wanted:
-        """The columns that were asked for in training."""
-        return Wanted.of(self.run.get("settings", {}))
 
     def classify(
         self, texts: Texts, names: Sequence[str] = (), given: Given = "words"
@@ -154,6 +149,7 @@ def load_classifier(name: str, device: str | None = None) -> Classifier:
         purpose="to classify",
     )
     config = trained.model.config
+    check_one_class(name, config)
     settings = ClsSettings(min(USUAL_LENGTH, config.max_position_embeddings), False)
     if trained.run:
         settings = ClsSettings(*(trained.facts["settings"][k] for k in ClsSettings._fields))
@@ -167,6 +163,16 @@ def load_classifier(name: str, device: str | None = None) -> Classifier:
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     return found
+
+
+def check_one_class(name: str, config: BertConfig) -> None:
+    """Raises UserError for a checkpoint of transformers whose scores are not of classes of which a
+    text has exactly one."""
+    kind = config.unread.get("problem_type")
+    if kind == "multi_label_classification":
+        raise UserError(f"{name} may find several classes in one text; it cannot be asked here")
+    if kind == "regression" or config.num_labels == 1:
+        raise UserError(f"{name} gives a text a number, no class; it cannot be asked here")
 
 
 def check_texts(classifier: Classifier, texts: TextSet) -> None:

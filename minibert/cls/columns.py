@@ -88,31 +88,38 @@ class Columns(NamedTuple):
     text: int
     pair: int | None  # the second text
     label: int | None  # None: the texts have no labels
-    is_guess: bool = False  # whether the first row looks like a header, but may be none
+    is_guess: bool = False  # whether the header only looks like one
 
     def called(self, column: int) -> str:
         """A column as people know it: "column 2 'sentence'"."""
         return called(column, self.names)
+
+    def known_by(self, column: int | None) -> str | int | None:
+        """A column as other files may have it: its name or, without a header, its number from 1."""
+        if column is None:
+            return None
+        return self.names[column] if self.names else column + 1
 
 
 def called(column: int, names: Sequence[str] | None) -> str:
     return f"column {column + 1}" + (f" {names[column]!r}" if names else "")
 
 
-def find_columns(table: Table, wanted: Wanted, *, labelled: bool) -> Columns:
+def find_columns(table: Table, wanted: Wanted, *, labelled: bool, is_bare: bool = False) -> Columns:
     """The columns of a table.
 
     Args:
         table: with its header, if it has one, as the first row.
         wanted: goes before what is found.
         labelled: whether there must be a label; else it may be missing.
+        is_bare: it should have no header, as a file that it is read like: none is guessed.
 
     Raises:
         UserError: a column that is wanted is not there; no column can be the text or the label, or
             several could be.
     """
     first = first_row(table)
-    has_header = bool(table.keys) or is_header(table, first, wanted)
+    has_header = bool(table.keys) or is_header(table, first, wanted, is_bare)
     names = first if has_header else None
     rows = table.rows if table.keys or not has_header else table.rows[1:]
     if not rows:
@@ -130,8 +137,7 @@ def find_columns(table: Table, wanted: Wanted, *, labelled: bool) -> Columns:
     if len(set(taken)) < len(taken):
         raise UserError(f"{table.path}: text, pair and label must be columns of their own")
     assert found.text is not None
-    is_guess = not table.keys and not has_known_names(first, wanted)
-    is_guess = is_guess and (has_header or is_odd(first, [row.cells for row in table.rows[1:]]))
+    is_guess = has_header and not table.keys and not has_known_names(first, wanted)
     return Columns(names, found.text, found.pair, found.label, is_guess)
 
 
@@ -147,11 +153,11 @@ def as_text(cell: Any) -> str:
 # 1. Whether the first row holds names.
 
 
-def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
+def is_header(table: Table, first: list[str], wanted: Wanted, is_bare: bool = False) -> bool:
     """Whether the first row of a TSV or CSV file holds the columns' names.
 
-    Where columns are asked for, but by number alone, it is no header by its looks unless it names
-    the label: so a first row that looks like names and is none can be kept.
+    One too many costs a text, one too few adds a class that is none. So where it looks like one, it
+    is; but if the file should be bare, only if it names the label.
     """
     if has_known_names(first, wanted):
         return True
@@ -159,7 +165,7 @@ def is_header(table: Table, first: list[str], wanted: Wanted) -> bool:
     if is_numbered(first, below):
         return True
     names_label = any(cell.lower() in LABELS for cell in first)
-    return (names_label or not any(wanted)) and is_odd(first, below)
+    return (names_label or not is_bare) and is_odd(first, below)
 
 
 def has_known_names(first: list[str], wanted: Wanted) -> bool:

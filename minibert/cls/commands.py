@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,8 @@ def asked_columns(args: argparse.Namespace) -> Wanted:
 def _classify(args: argparse.Namespace) -> int:
     if args.texts and args.file:
         raise UserError("give the texts as words of the command or as --file, not both")
+    if args.pair and args.file:
+        raise UserError("--pair goes with TEXT; of --file's pairs the second stands after a tab")
     if args.pair and len(args.pair) != len(args.texts):
         raise UserError(
             f"give one --pair for each TEXT: TEXT is there {len(args.texts)} times, --pair "
@@ -111,7 +113,7 @@ def _classify(args: argparse.Namespace) -> int:
     classifier = load_classifier(args.model, args.device)
     if args.file:
         verdicts = classifier.classify(
-            *read_file(args.file, asked_columns(args), classifier.columns)
+            *read_file(args.file, asked_columns(args), classifier.trained_on.get("train", {}))
         )
     elif args.texts:
         pairs = args.pair or [None] * len(args.texts)
@@ -132,7 +134,9 @@ def is_table(name: str | None) -> bool:
     return Path(name or "").suffix.lower() in TABLES
 
 
-def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[str], Given]:
+def read_file(
+    name: str, asked: Wanted, trained: Mapping[str, Any]
+) -> tuple[Texts, list[str], Given]:
     """The texts of a table, or of a file or stdin with one a line, where each stands and how they
     are given; blank lines are left out. asked, trained: columns, see `read_texts`."""
     if is_table(name):
@@ -145,7 +149,9 @@ def read_file(name: str, asked: Wanted, trained: Wanted) -> tuple[Texts, list[st
         return texts_of(found.examples), lines_of(found), "table"
     from minibert.prompt import read_input
 
-    lines = read_input(name, "one text a line").replace("\r\n", "\n").split("\n")
+    lines = (
+        read_input(name, "one text a line").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    )
     what = "stdin" if name == "-" else name
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
     where = [f"{what}, line {i}" for i, _ in numbered]
@@ -215,7 +221,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     if args.metric:
         raise UserError(f"--metric is for questions; {args.model} tells classes of texts apart")
     classifier = load_classifier(args.model, args.device)
-    texts = read_dev(args.data, asked_columns(args), classifier.columns, classifier.trained_on)
+    texts = read_dev(args.data, asked_columns(args), classifier.trained_on)
     check_texts(classifier, texts)
     task = ClsTask(classifier.tokenizer, classifier.settings, classifier.labels, texts)
     say_cut(texts.path.name, task.dev_encoded, classifier.settings)
@@ -235,7 +241,7 @@ def _probe_case(args: argparse.Namespace) -> int:
 
     out = directory_for(args.out)
     classifier = load_classifier(args.model, args.device)
-    texts = read_dev(args.data, asked_columns(args), classifier.columns, classifier.trained_on)
+    texts = read_dev(args.data, asked_columns(args), classifier.trained_on)
     cases = probe(classifier, texts, args.seed)
     lines = report(cases, classifier.lower_cases)
     print(to_json(facts_of(cases)) if args.json else "\n".join(lines), flush=True)
@@ -282,7 +288,7 @@ def report(cases: Sequence[Case], lower_cases: bool) -> list[str]:
     flips = sorted((flip for case in cases for flip in case.flips), key=lambda f: -f.probability)
     for flip in flips[:SHOWN_FLIPS]:
         verdict = f"{flip.label} -> {flip.flipped} ({flip.probability:.4f}), gold {flip.gold}"
-        lines += ["", shown(flip.text, flip.pair), f"  {verdict}"]
+        lines += ["", shown(flip.text, flip.pair), f"  {flip.case}: {verdict}"]
     if len(flips) > SHOWN_FLIPS:
         lines += ["", f"and {len(flips) - SHOWN_FLIPS:,} more: --json or --out gives all"]
     return lines

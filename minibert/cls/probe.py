@@ -28,6 +28,7 @@ class Flip(NamedTuple):
     """A text whose label changes with its spelling."""
 
     case: str
+    line: int  # where the text stands in its file
     text: str  # in that spelling
     pair: str | None
     gold: str
@@ -66,6 +67,7 @@ def probe(classifier: Classifier, texts: TextSet, seed: int = 0) -> list[Case]:
         flips = [
             Flip(
                 case=name,
+                line=examples[i].line,
                 text=spelled[i][0],
                 pair=spelled[i][1],
                 gold=str(examples[i].label),

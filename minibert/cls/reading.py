@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,7 @@ class TextSet:
         taken = "" if self.part == "all" else f" ({TAKEN[self.part]})"
         header = "" if c.names else "no header; "
         if c.is_guess:
-            header = "the first row taken for a header (if it is none, give columns by number); "
-            if not c.names:
-                header = "no header (if the first row is one, give columns by name); "
+            header = "the first row taken for a header (if it is none, write one above it); "
         texts = "text" if n == 1 else "texts"
         if c.pair is not None:
             texts = "pair of texts" if n == 1 else "pairs of texts"
@@ -101,9 +99,9 @@ class TextSet:
             "file": str(self.path),
             "layout": self.layout,
             "sha256": self.sha256,
-            "text_column": c.called(c.text),
-            "pair_column": None if c.pair is None else c.called(c.pair),
-            "label_column": None if c.label is None else c.called(c.label),
+            "text_column": c.known_by(c.text),
+            "pair_column": c.known_by(c.pair),
+            "label_column": c.known_by(c.label),
             "texts": len(self.examples),
             "texts_taken": TAKEN[self.part],
             "classes": dict(Counter(e.label for e in self.examples)) if self.has_labels else {},
@@ -114,7 +112,7 @@ def read_texts(
     path: str | Path,
     wanted: Wanted | None = None,
     *,
-    trained: Wanted | None = None,
+    trained: Mapping[str, Any] | None = None,
     labelled: bool | None = True,
     like: TextSet | None = None,
     part: Part = "all",
@@ -124,7 +122,8 @@ def read_texts(
     Args:
         path: of the file, in a layout that `read_table` knows.
         wanted: columns that were asked for.
-        trained: those asked for in training: taken where no other is, and the file has them.
+        trained: what run.json says of the training set: its columns are taken where no other is
+            asked for, and the file has them.
         labelled: whether each text must have a label; else it is None where it has none. None: no
             label is read, whatever stands in its column.
         like: texts whose columns are to be taken, where the file has the same.
@@ -142,7 +141,8 @@ def read_texts(
         wanted = wanted._replace(label=None)
     if like is not None:
         wanted = same_columns(table, like.columns, wanted, bool(labelled))
-    columns = find_columns(table, wanted, labelled=bool(labelled))
+    is_bare = like is not None and like.columns.names is None
+    columns = find_columns(table, wanted, labelled=bool(labelled), is_bare=is_bare)
     if labelled is None:
         columns = columns._replace(label=None)
     if like is not None and (columns.pair is None) != (like.columns.pair is None):
@@ -155,13 +155,20 @@ def read_texts(
     return texts if part == "all" else part_of(texts, part)
 
 
-def asked_or_trained(table: Table, asked: Wanted, trained: Wanted) -> Wanted:
-    """The columns of a file that are asked for; for the others those asked for in training, where
-    the file has them."""
+def asked_or_trained(table: Table, asked: Wanted, trained: Mapping[str, Any]) -> Wanted:
+    """The columns of a file that are asked for; for the others those of the training set, where the
+    file has them: by their names or, where neither file has a header, by their numbers."""
     first = first_row(table)
-    known = {name.lower() for name in first} | {str(i) for i in range(1, len(first) + 1)}
-    there = (name if name and name.lower() in known else None for name in trained)
-    return Wanted(*(a or b for a, b in zip(asked, there, strict=True)))
+    names = [name.lower() for name in first]
+    has_header = bool(table.keys) or is_header(table, first, asked)
+
+    def there(column: Any) -> str | None:
+        if isinstance(column, int):
+            return str(column) if not has_header and column <= len(first) else None
+        return column if column and column.lower() in names else None
+
+    found = (there(trained.get(f"{name}_column")) for name in Wanted._fields)
+    return Wanted(*(a or b for a, b in zip(asked, found, strict=True)))
 
 
 def part_of(texts: TextSet, part: Part) -> TextSet:
@@ -200,7 +207,7 @@ def same_columns(table: Table, columns: Columns, wanted: Wanted, labelled: bool)
         is_same = all(name is None or header.count(name) == 1 for name in asked)
     else:
         asked = [None if c is None else str(c + 1) for c in used]
-        has_header = bool(table.keys) or is_header(table, header, wanted)
+        has_header = bool(table.keys) or is_header(table, header, wanted, is_bare=True)
         is_same = not has_header and all(c is None or c < len(header) for c in used)
     return Wanted(*asked) if is_same else wanted
 

@@ -100,20 +100,20 @@ def classes_lacking(train: TextSet, texts: TextSet) -> str:
     return ", ".join(lacking[:SHOWN]) + more
 
 
-def read_dev(name: str, asked: Wanted, trained: Wanted, trained_on: Mapping[str, Any]) -> TextSet:
+def read_dev(name: str, asked: Wanted, trained_on: Mapping[str, Any]) -> TextSet:
     """The texts to score a model on that a NAME, a FILE or a DIR stands for; says what was
     understood of them.
 
-    asked, trained: columns, see `read_texts`.
+    asked: columns, see `read_texts`.
     trained_on: the data of its run.json. Of a file that its run held texts out of, these are taken.
 
     Raises:
         UserError: there is nothing of that name; what `read_texts` raises.
     """
     [path] = datasets.find(name, ("dev",), datasets.TEXTS).values()
-    texts = read_texts(path, asked, trained=trained)
-    check_count(name, "dev", texts)
     train, dev = (trained_on.get(part, {}) for part in ("train", "dev"))
+    texts = read_texts(path, asked, trained=train)
+    check_count(name, "dev", texts)
     taken = [(part.get("sha256"), part.get("texts_taken")) for part in (train, dev)]
     # A run may also have been scored on what it was trained on, or have drawn by an older rule.
     if taken == [(texts.sha256, TAKEN["train"]), (texts.sha256, TAKEN["dev"])]:

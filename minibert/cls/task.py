@@ -65,7 +65,9 @@ def fit_head(model: PreTrainedModel, weights: Path, labels: Sequence[str]) -> No
             say(f"the head of {weights} is for other classes ({', '.join(before)}): a new one")
     bert = model.get_submodule("bert")
     assert isinstance(bert, BertModel)
-    model.config = bert.config = replace(config, id2label=dict(enumerate(labels)))
+    # By "problem_type" transformers would take another loss, and scores that do not sum to 1.
+    unread = {name: value for name, value in config.unread.items() if name != "problem_type"}
+    model.config = bert.config = replace(config, id2label=dict(enumerate(labels)), unread=unread)
 
 
 class ClsTask:
