@@ -208,12 +208,6 @@ def test_it_is_far_above_what_is_answered_without_a_model_and_from_random_weight
     assert f1 >= max(floors.values()) + ABOVE
 
 
-def test_evaluate_gives_the_scores_of_the_run(run: Path, here: Path) -> None:
-    words = ("evaluate", "--model", str(run), "--data", "sample", "--json")
-    shown = typed(here, "-m", "minibert", *words).stdout
-    assert json.loads(shown) == json_of(run / "eval.json")
-
-
 def test_the_command_that_it_shows_last_answers_from_the_passage(
     run: Path, here: Path, ended: subprocess.CompletedProcess[str]
 ) -> None:
@@ -226,9 +220,10 @@ def test_the_command_that_it_shows_last_answers_from_the_passage(
 
 
 class Short(NamedTuple):
-    """A run on 40 questions of the sample, scored on two contexts."""
+    """A run on 24 questions of the sample, scored on two contexts: dev."""
 
     flags: list[str]  # all but --out's value
+    dev: Path
     environment: dict[str, str]
     run: Path
     seconds: float
@@ -239,13 +234,20 @@ def short(bundled: Path, server: Forks, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("short")
     few = json_of(SAMPLES / "qa/dev.json")
     few["data"] = few["data"][:2]
-    (folder / "dev.json").write_text(json.dumps(few, ensure_ascii=False), encoding="utf-8")
-    flags = ["--data", "sample", "--dev", str(folder / "dev.json"), "--limit", "40"]
+    dev = folder / "dev.json"
+    dev.write_text(json.dumps(few, ensure_ascii=False), encoding="utf-8")
+    flags = ["--data", "sample", "--dev", str(dev), "--limit", "24"]
     flags += ["--save-every", "1", "--out"]
     local = {"MINIBERT_WEIGHTS": str(bundled.parent)}
     ended = server.run([*flags, str(folder / "run")], environment=local)
     assert ended.code == 0, ended.err
-    return Short(flags, local, folder / "run", ended.seconds)
+    return Short(flags, dev, local, folder / "run", ended.seconds)
+
+
+def test_evaluate_gives_the_scores_of_the_run(short: Short, here: Path) -> None:
+    words = ("evaluate", "--model", str(short.run), "--data", str(short.dev), "--json")
+    shown = typed(here, "-m", "minibert", *words).stdout
+    assert json.loads(shown) == json_of(short.run / "eval.json")
 
 
 @pytest.mark.reference
