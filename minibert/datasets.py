@@ -289,7 +289,8 @@ def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict
             matches = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
             if len(matches) > 1:
                 plain = part + Path(matches[0]).suffix
-                way = "leave one of them" if plain in matches else f"rename one to {plain}"
+                is_plain = re.fullmatch(rf"({words})({endings})", matches[0], re.IGNORECASE)
+                way = "keep only one of them" if is_plain else f"rename one to {plain}"
                 raise UserError(
                     f"{folder} holds several {part} files: {', '.join(matches)}; {way}, or name a "
                     "file"

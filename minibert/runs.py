@@ -367,7 +367,12 @@ def check_data(run: Path, data: Mapping[str, Any]) -> None:
     before = read_run_json(run)["data"]
     for part, facts in data.items():
         began = before.get(part, {})
-        if any(began.get(fact) != facts[fact] for fact in facts if fact != "file"):
+        if began.get("sha256") != facts["sha256"]:
             raise UserError(f"{facts['file']} is no longer the {part} data that {run} began with")
+        if any(began[fact] != facts[fact] for fact in facts if fact != "file" and fact in began):
+            raise UserError(
+                f"{facts['file']} is read in another way than when {run} began: it was begun by "
+                "another version of minibert; start anew"
+            )
     for part in before.keys() - data.keys():
         raise UserError(f"the {part} data that {run} began with is gone: {before[part]['file']}")

@@ -1,7 +1,8 @@
 """A trained model by name, as its user meets it: its files, how it was trained, where it runs.
 
 The commands of both tasks load their models here; `qa/ask.py` and `cls/classify.py` ask them.
-Which of the two a model is for, its run.json says, or the config.json of a checkpoint without one.
+Which of the two a model is for, its run.json says; of a checkpoint without one its config.json or,
+where that names another model, the heads among its weights.
 """
 
 from __future__ import annotations
@@ -106,8 +107,9 @@ def is_classifier(name: str) -> bool:
         return False
     heads = files.read_json(config).get("architectures")
     if heads not in (["BertForSequenceClassification"], ["BertForQuestionAnswering"]):
-        if "qa_outputs.weight" in files.read_tensors(directory):  # with other heads, as tiny-zh's
-            return False
+        tensors = files.read_tensors(directory)
+        if heads_there := [h for h in ("qa_outputs", "classifier") if f"{h}.weight" in tensors]:
+            return heads_there[0] == "classifier"  # tiny-zh has both: it is for questions first
         raise UserError(
             f"{name} has been trained neither for questions nor to classify: its config.json and "
             "its weights name no such head; train it with train_qa.py or train_cls.py"

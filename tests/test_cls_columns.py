@@ -13,7 +13,9 @@ from minibert.cls.reading import Example, check_classes, read_texts
 from minibert.errors import UserError
 
 FILMS = [(f"a film, number {i}", str(i % 2)) for i in range(30)]
-GUESSED = "; the first row taken for a header (if it is none, write one above it); text: column"
+GUESSED = (
+    "; the first row taken for a header (if it is none, put usual names above it); text: column"
+)
 MOODS = [(f"some text {i}", ("bad", "good")[i % 2]) for i in range(10)]
 
 
@@ -235,3 +237,44 @@ def test_each_class_has_two_texts_on_average(
         return
     with pytest.raises(UserError, match=f"{classes} different values in {n} texts"):
         check_classes(texts)
+
+
+def trained_on(path: Path, *columns: str | None) -> dict[str, Any]:
+    """What run.json says of a training set."""
+    return read_texts(path, Wanted(*columns)).as_dict()
+
+
+def test_a_model_s_columns_are_those_of_the_same_name_wherever_they_stand(tmp_path: Path) -> None:
+    rows = [
+        ("said", "by whom", "mood"),
+        *((text, f"a b {i}", y) for i, (text, y) in enumerate(MOODS)),
+    ]
+    trained = trained_on(write(tmp_path, table(rows, "\t"), "t"), "said", None, "mood")
+    turned = write(tmp_path, table([row[::-1] for row in rows], "\t"))
+    texts = read_texts(turned, trained=trained)
+    assert pairs(texts) == MOODS and "header" not in texts.summary()
+    # Where one is asked for that the model has as another, it is taken.
+    asked = read_texts(turned, Wanted(text="by whom", label="said"), trained=trained)
+    assert (asked.columns.text, asked.columns.label) == (1, 2)
+
+
+def test_of_two_columns_of_one_name_it_is_the_one_in_the_same_place(tmp_path: Path) -> None:
+    rows = [("Quality", "String", "String"), *((y, f"u {i}", t) for i, (t, y) in enumerate(MOODS))]
+    path = write(tmp_path, table(rows, "\t"))
+    trained = trained_on(path, "3", None, "1")
+    assert pairs(read_texts(path, trained=trained)) == MOODS
+
+
+def test_a_file_without_a_header_is_read_as_that_which_was_trained_on(tmp_path: Path) -> None:
+    trained = trained_on(write(tmp_path, table(MOODS, "\t"), "t"))
+    first = ("what a film", "rare")  # alone it would be a header
+    path = write(tmp_path, table([first, *MOODS], "\t"))
+    assert pairs(read_texts(path, trained=trained)) == [first, *MOODS]
+    assert pairs(read_texts(path)) == MOODS
+    # What is asked for stands where the model has another: that one is found anew.
+    turned = write(tmp_path, table([row[::-1] for row in MOODS], "\t"), "turned")
+    assert pairs(read_texts(turned, Wanted(text="2"), trained=trained)) == MOODS
+    # A name that is a number is none in a file without names.
+    pandas = trained_on(write(tmp_path, table([("0", "1"), *FILMS], ","), "p"))
+    assert pandas["text_column"] == "column 1 '0'"
+    assert pairs(read_texts(write(tmp_path, table(FILMS, ","), "f"), trained=pandas)) == FILMS

@@ -70,7 +70,7 @@ def judge(
 def run_facts(
     pair: str | None = None, columns: Mapping[str, str | int] | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """run.json; columns: those of the training set, by name or, without a header, by number."""
+    """run.json; columns: what it says of those of the training set."""
     usual = {"max_length": 12, "head_tail": False, "precision": "fp32"}
     train = {"pair_column": pair, **(columns or {})}
     return {"settings": usual | settings, "data": {"train": train}}
@@ -229,7 +229,7 @@ def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsy
     rows = "mood,utter,other\nbad,so bad,a good film\ngood,a film so,a bad film\n"
     path = tmp_path / "odd.csv"
     path.write_text(rows, encoding="utf-8")
-    columns = {"text_column": "utter", "label_column": "mood"}
+    columns = {"text_column": "column 7 'utter'", "label_column": "column 8 'mood'"}
     named = judge(tmp_path / "named", **run_facts(columns=columns))
     plain = judge(tmp_path / "plain", **run_facts())
     for words, texts in (
@@ -259,7 +259,7 @@ def test_columns_are_those_asked_for_else_those_of_the_run(tmp_path: Path, capsy
 
 
 def test_columns_of_the_run_that_a_file_lacks_are_found(tmp_path: Path, capsys: Capture) -> None:
-    columns = {"text_column": "utter", "label_column": "verdict"}
+    columns = {"text_column": "column 1 'utter'", "label_column": "column 2 'verdict'"}
     model = judge(tmp_path / "run", **run_facts(columns=columns))
     usual = labelled(tmp_path / "usual.tsv", [("so bad", "bad"), ("a film", "good")] * 3)
     assert minibert("evaluate", "--json", "--data", usual, "--model", model) == 0
@@ -279,15 +279,18 @@ def test_columns_of_the_run_that_a_file_lacks_are_found(tmp_path: Path, capsys: 
 def test_numbers_of_a_run_are_for_files_without_a_header_alone(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    columns = {"text_column": 1, "label_column": 3}
+    columns = {"text_column": "column 1", "label_column": "column 3", "width": 3}
     model = judge(tmp_path / "run", **run_facts(columns=columns))
     rows = [("a film", "so bad", "good"), ("so bad", "a film", "bad")] * 3
     bare = tmp_path / "bare.tsv"
     bare.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    wide = tmp_path / "wide.tsv"  # of another width: the content tells
+    lines = [f"x{i}\t{i}.5\t{a}\t{c}" for i, (a, _, c) in enumerate(rows)]
+    wide.write_text("\n".join(lines), encoding="utf-8")
     other = tmp_path / "other.tsv"  # the same, in another order, under names
     lines = ["label\tid\ttext", *("\t".join((c, b, a)) for a, b, c in rows)]
     other.write_text("\n".join(lines), encoding="utf-8")
-    for path in (bare, other):
+    for path in (bare, wide, other):
         assert minibert("evaluate", "--json", "--data", path, "--model", model) == 0
         assert json.loads(capsys.readouterr().out)["accuracy"] == 1.0
         assert minibert("classify", "--json", "--file", path, "--model", model) == 0

@@ -287,7 +287,7 @@ def test_a_table_to_classify_needs_no_labels(write: Write, ending: str) -> None:
     if ending == "jsonl":
         content = lines([(text, [label]) for text, label in rows], "text", "label")
     path = write(content, f"some.{ending}")
-    texts, where, _ = read_file(str(path), Wanted(), {"label_column": "label"})
+    texts, where, _ = read_file(str(path), Wanted(), {"label_column": "column 2 'label'"})
     assert texts == [(text, None) for text, _ in rows]
     assert where[1] == f"{path}, line {2 if ending == 'jsonl' else 3}"
 

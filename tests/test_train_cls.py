@@ -246,7 +246,7 @@ def test_labels_are_kept_by_name_and_run_json_says_what_was_understood(
     facts = json_of(run / "run.json")
     flags = {action.dest for action in train_cls.parser()._actions} - {"help", "resume", "device"}
     assert flags <= set(facts["settings"])  # every one, given or not
-    assert facts["data"]["train"]["label_column"] == "label"
+    assert facts["data"]["train"]["label_column"] == "column 2 'label'"
     assert sum(facts["data"]["train"]["classes"].values()) == 39
     assert facts["counts"] == {
         **{"train_texts": 39, "train_texts_cut": 0, "dev_texts": 24, "dev_texts_cut": 0}
@@ -514,7 +514,8 @@ def test_a_run_goes_on_with_the_texts_alone_that_it_took(
     (run / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     ended = server.run(["--resume", str(run)])
     assert ended.code == 2
-    assert "all.tsv is no longer the dev data that" in ended.err[0]
+    assert "all.tsv is read in another way than when" in ended.err[0]
+    assert "by another version of minibert; start anew" in ended.err[0]
 
 
 def test_two_processes_learn_what_one_learns(

@@ -66,7 +66,9 @@ def cut_pieces(
         UserError: `max_length` leaves no piece of 16.
     """
     if max_length < SHORTEST:
-        raise UserError(f"--max-length {max_length} is too short: a piece has {SHORTEST} tokens")
+        raise UserError(
+            f"--max-length {max_length} is too short: a piece has {SHORTEST} tokens or more"
+        )
     cls_id, sep_id = (special_id(tokenizer, name) for name in ("cls", "sep"))
     room = max_length - 2
     pieces: list[Piece] = []

@@ -149,12 +149,13 @@ def load_classifier(name: str, device: str | None = None) -> Classifier:
         purpose="to classify",
     )
     config = trained.model.config
-    check_one_class(name, config)
     settings = ClsSettings(min(USUAL_LENGTH, config.max_position_embeddings), False)
     if trained.run:
         settings = ClsSettings(*(trained.facts["settings"][k] for k in ClsSettings._fields))
         if type(settings.max_length) is not int or type(settings.head_tail) is not bool:
             raise damaged(trained.run, settings)
+    else:
+        check_one_class(name, config)
     found = Classifier(trained.model, trained.tokenizer, settings, trained.precision, trained.facts)
     told_apart = "the two texts of a pair apart" if found.takes_pairs else None
     try:

@@ -3,7 +3,8 @@
 Between `tables.py` and `reading.py`. It is found out in this order, see `find_columns`:
 
 1. Whether the first row holds the columns' names, `is_header`. The keys of JSON objects always are.
-2. What is asked for goes before all else: `--text-column`, `--pair-column`, `--label-column`.
+2. What is asked for goes before all else: `--text-column`, `--pair-column`, `--label-column`; then,
+   of a trained model, what it was trained on, `by_training`.
 3. By name: the label first, then two texts or one, each by the first name in the lists below that
    the table has. Who asks for the text alone gets no pair.
 4. By content, for what is missing still: the label is the column whose values come again and again,
@@ -88,38 +89,43 @@ class Columns(NamedTuple):
     text: int
     pair: int | None  # the second text
     label: int | None  # None: the texts have no labels
+    width: int  # how many columns there are
     is_guess: bool = False  # whether the header only looks like one
 
     def called(self, column: int) -> str:
         """A column as people know it: "column 2 'sentence'"."""
         return called(column, self.names)
 
-    def known_by(self, column: int | None) -> str | int | None:
-        """A column as other files may have it: its name or, without a header, its number from 1."""
-        if column is None:
-            return None
-        return self.names[column] if self.names else column + 1
-
 
 def called(column: int, names: Sequence[str] | None) -> str:
     return f"column {column + 1}" + (f" {names[column]!r}" if names else "")
 
 
-def find_columns(table: Table, wanted: Wanted, *, labelled: bool, is_bare: bool = False) -> Columns:
+def find_columns(
+    table: Table,
+    wanted: Wanted,
+    *,
+    labelled: bool,
+    trained: Mapping[str, Any] | None = None,
+    is_bare: bool = False,
+) -> Columns:
     """The columns of a table.
 
     Args:
         table: with its header, if it has one, as the first row.
         wanted: goes before what is found.
         labelled: whether there must be a label; else it may be missing.
-        is_bare: it should have no header, as a file that it is read like: none is guessed.
+        trained: what run.json says of the training set, see `by_training`.
+        is_bare: the file that it is read like has no header, so one is guessed only where it names
+            the label.
 
     Raises:
         UserError: a column that is wanted is not there; no column can be the text or the label, or
             several could be.
     """
     first = first_row(table)
-    has_header = bool(table.keys) or is_header(table, first, wanted, is_bare)
+    is_sure = bool(table.keys) or has_known_names(first, wanted) or names_as_trained(first, trained)
+    has_header = is_sure or is_header(table, first, wanted, is_bare)
     names = first if has_header else None
     rows = table.rows if table.keys or not has_header else table.rows[1:]
     if not rows:
@@ -130,6 +136,7 @@ def find_columns(table: Table, wanted: Wanted, *, labelled: bool, is_bare: bool 
             "comma (CSV) nor begins with { (JSON Lines); write a text and its label to each line"
         )
     found = Places(*(place(table, names, name) for name in wanted))
+    found = by_training(names, len(first), found, trained or {})
     known = [name.lower() for name in names or []]
     found = by_name(known, found)
     found = by_content(table, names, [row.cells for row in rows[:LOOKED_AT]], found, labelled)
@@ -137,8 +144,8 @@ def find_columns(table: Table, wanted: Wanted, *, labelled: bool, is_bare: bool 
     if len(set(taken)) < len(taken):
         raise UserError(f"{table.path}: text, pair and label must be columns of their own")
     assert found.text is not None
-    is_guess = has_header and not table.keys and not has_known_names(first, wanted)
-    return Columns(names, found.text, found.pair, found.label, is_guess)
+    is_guess = has_header and not is_sure
+    return Columns(names, found.text, found.pair, found.label, len(first), is_guess)
 
 
 def first_row(table: Table) -> list[str]:
@@ -236,6 +243,35 @@ def described(names: Sequence[str] | None, width: int) -> str:
     if names:
         return ", ".join(f"{i} {name!r}" for i, name in enumerate(names, 1))
     return f"columns 1 to {width} without names"
+
+
+def names_as_trained(first: list[str], trained: Mapping[str, Any] | None) -> bool:
+    """Whether the first row has the name of a column that was trained on (but no number)."""
+    said = {str((trained or {}).get(f"{name}_column")).lower() for name in Places._fields}
+    endings = tuple(f" {cell!r}".lower() for cell in first if cell and not cell.isdecimal())
+    return any(column.endswith(endings) for column in said)
+
+
+def by_training(
+    names: list[str] | None, width: int, found: Places, trained: Mapping[str, Any]
+) -> Places:
+    """Adds the columns that a model was trained on, as `TextSet.as_dict` has them: "column 2
+    'title'". They are those of the same name; without a header there and here, those in the same
+    places of as many columns."""
+    for kind in Places._fields:
+        said = trained.get(f"{kind}_column")
+        if said is None or getattr(found, kind) is not None:
+            continue
+        number, _, name = said.removeprefix("column ").partition(" ")
+        if names:
+            same = [i for i, known in enumerate(names) if repr(known).lower() == name.lower()]
+        else:
+            same = [int(number) - 1] if trained.get("width") == width and not name else []
+        if len(same) > 1:
+            same = [i for i in same if str(i + 1) == number]
+        if same and same[0] not in found:
+            found = found._replace(**{kind: same[0]})
+    return found
 
 
 # 3. Columns by name.

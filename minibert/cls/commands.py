@@ -97,7 +97,8 @@ def _classify(args: argparse.Namespace) -> int:
     if args.texts and args.file:
         raise UserError("give the texts as words of the command or as --file, not both")
     if args.pair and args.file:
-        raise UserError("--pair goes with TEXT; of --file's pairs the second stands after a tab")
+        way = "has a column, see --pair-column" if is_table(args.file) else "stands after a tab"
+        raise UserError(f"--pair goes with TEXT; of a pair in --file the second text {way}")
     if args.pair and len(args.pair) != len(args.texts):
         raise UserError(
             f"give one --pair for each TEXT: TEXT is there {len(args.texts)} times, --pair "

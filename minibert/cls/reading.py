@@ -86,7 +86,7 @@ class TextSet:
         taken = "" if self.part == "all" else f" ({TAKEN[self.part]})"
         header = "" if c.names else "no header; "
         if c.is_guess:
-            header = "the first row taken for a header (if it is none, write one above it); "
+            header = "the first row taken for a header (if it is none, put usual names above it); "
         texts = "text" if n == 1 else "texts"
         if c.pair is not None:
             texts = "pair of texts" if n == 1 else "pairs of texts"
@@ -99,9 +99,10 @@ class TextSet:
             "file": str(self.path),
             "layout": self.layout,
             "sha256": self.sha256,
-            "text_column": c.known_by(c.text),
-            "pair_column": c.known_by(c.pair),
-            "label_column": c.known_by(c.label),
+            "text_column": c.called(c.text),
+            "pair_column": None if c.pair is None else c.called(c.pair),
+            "label_column": None if c.label is None else c.called(c.label),
+            "width": c.width,
             "texts": len(self.examples),
             "texts_taken": TAKEN[self.part],
             "classes": dict(Counter(e.label for e in self.examples)) if self.has_labels else {},
@@ -135,14 +136,14 @@ def read_texts(
     """
     table = read_table(path)
     wanted = wanted or Wanted()
-    if trained is not None:
-        wanted = asked_or_trained(table, wanted, trained)
     if labelled is None:
         wanted = wanted._replace(label=None)
     if like is not None:
         wanted = same_columns(table, like.columns, wanted, bool(labelled))
-    is_bare = like is not None and like.columns.names is None
-    columns = find_columns(table, wanted, labelled=bool(labelled), is_bare=is_bare)
+    has_names = like.columns.names is not None if like else says_names(trained or {})
+    columns = find_columns(
+        table, wanted, labelled=bool(labelled), trained=trained, is_bare=not has_names
+    )
     if labelled is None:
         columns = columns._replace(label=None)
     if like is not None and (columns.pair is None) != (like.columns.pair is None):
@@ -155,20 +156,9 @@ def read_texts(
     return texts if part == "all" else part_of(texts, part)
 
 
-def asked_or_trained(table: Table, asked: Wanted, trained: Mapping[str, Any]) -> Wanted:
-    """The columns of a file that are asked for; for the others those of the training set, where the
-    file has them: by their names or, where neither file has a header, by their numbers."""
-    first = first_row(table)
-    names = [name.lower() for name in first]
-    has_header = bool(table.keys) or is_header(table, first, asked)
-
-    def there(column: Any) -> str | None:
-        if isinstance(column, int):
-            return str(column) if not has_header and column <= len(first) else None
-        return column if column and column.lower() in names else None
-
-    found = (there(trained.get(f"{name}_column")) for name in Wanted._fields)
-    return Wanted(*(a or b for a, b in zip(asked, found, strict=True)))
+def says_names(trained: Mapping[str, Any]) -> bool:
+    """Whether a training set's columns had names, as far as is known: see `Columns.called`."""
+    return " " in str(trained.get("text_column", "column 1 'text'")).removeprefix("column ")
 
 
 def part_of(texts: TextSet, part: Part) -> TextSet:
