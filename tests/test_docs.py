@@ -170,8 +170,12 @@ MEASURED = {  # page: where its measured tables begin and end, and the files of 
         "# BERT",
         "So pre-training",
         [
-            *(f"{name}-{seed}" for name in ("lstm-sst2", "sst2-paper") for seed in range(3)),
-            *("reference-sst2-paper-0", "sst2-0", "sst2-1"),
+            *(
+                f"{name}-{seed}"
+                for name in ("lstm-sst2", "sst2-paper", "reference-sst2-paper")
+                for seed in range(3)
+            ),
+            *("sst2-0", "sst2-1"),
         ],
     ),
     "why-the-course-notebook-failed": (
