@@ -24,20 +24,6 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     torch.set_num_threads(threads)
 
 
-# pytest-xdist would begin with the files of most tests, and end with a minute in which one worker
-# trains on the reviews and the others have nothing to do.
-LONGEST = ("test_sample.py", "test_sample_reviews.py", "test_distributed.py", "test_parity.py")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.option.loadscopereorder = False
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))  # stable
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Figures that tests record with `record_property("figures", …)` are shown, passed or not."""
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
