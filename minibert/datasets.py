@@ -285,12 +285,12 @@ def _search(folder: Path, parts: Sequence[str], suffixes: Sequence[str]) -> dict
     found: dict[str, Path] = {}
     for part in parts:
         words = SPELLINGS[part]
-        for pattern in (rf"({words})({endings})", rf"({words}).*", rf".*[^a-z]({words})[^a-z].*"):
+        exact = rf"({words})({endings})"
+        for pattern in (exact, rf"({words}).*", rf".*[^a-z]({words})[^a-z].*"):
             matches = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
             if len(matches) > 1:
                 plain = part + Path(matches[0]).suffix
-                is_plain = re.fullmatch(rf"({words})({endings})", matches[0], re.IGNORECASE)
-                way = "keep only one of them" if is_plain else f"rename one to {plain}"
+                way = "keep only one of them" if pattern == exact else f"rename one to {plain}"
                 raise UserError(
                     f"{folder} holds several {part} files: {', '.join(matches)}; {way}, or name a "
                     "file"

@@ -101,6 +101,12 @@ def called(column: int, names: Sequence[str] | None) -> str:
     return f"column {column + 1}" + (f" {names[column]!r}" if names else "")
 
 
+def number_and_name(column: str) -> tuple[str, str]:
+    """What `called` has put together: "2" and "'sentence'", "" without a header."""
+    number, _, name = column.removeprefix("column ").partition(" ")
+    return number, name
+
+
 def find_columns(
     table: Table,
     wanted: Wanted,
@@ -247,9 +253,9 @@ def described(names: Sequence[str] | None, width: int) -> str:
 
 def names_as_trained(first: list[str], trained: Mapping[str, Any] | None) -> bool:
     """Whether the first row has the name of a column that was trained on (but no number)."""
-    said = {str((trained or {}).get(f"{name}_column")).lower() for name in Places._fields}
-    endings = tuple(f" {cell!r}".lower() for cell in first if cell and not cell.isdecimal())
-    return any(column.endswith(endings) for column in said)
+    said = ((trained or {}).get(f"{kind}_column") for kind in Places._fields)
+    names = {number_and_name(column)[1].lower() for column in said if column}
+    return any(repr(cell).lower() in names for cell in first if cell and not cell.isdecimal())
 
 
 def by_training(
@@ -262,7 +268,7 @@ def by_training(
         said = trained.get(f"{kind}_column")
         if said is None or getattr(found, kind) is not None:
             continue
-        number, _, name = said.removeprefix("column ").partition(" ")
+        number, name = number_and_name(said)
         if names:
             same = [i for i, known in enumerate(names) if repr(known).lower() == name.lower()]
         else:

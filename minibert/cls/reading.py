@@ -24,6 +24,7 @@ from minibert.cls.columns import (
     is_header,
     is_number,
     most_classes,
+    number_and_name,
 )
 from minibert.cls.tables import Row, Table, read_table
 from minibert.errors import UserError
@@ -158,7 +159,7 @@ def read_texts(
 
 def says_names(trained: Mapping[str, Any]) -> bool:
     """Whether a training set's columns had names, as far as is known: see `Columns.called`."""
-    return " " in str(trained.get("text_column", "column 1 'text'")).removeprefix("column ")
+    return "text_column" not in trained or number_and_name(trained["text_column"])[1] != ""
 
 
 def part_of(texts: TextSet, part: Part) -> TextSet:
