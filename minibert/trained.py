@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from minibert import files, hub, runs
 from minibert.errors import UserError
+from minibert.products import fix_products
 from minibert.report import say
 from minibert.tokenizer import load_tokenizer
 from minibert.train import PRECISIONS, autocast, choose_precision
@@ -79,16 +79,8 @@ def load_trained(
     precision = facts["settings"]["precision"] if facts else "fp32"
     if on.type != "cuda" and precision != choose_precision(on):  # it would be emulated, slowly
         precision = "fp32"
-    cast_products(model, PRECISIONS[precision])
-    return Trained(model.to(on), tokenizer, run if facts else None, facts, precision)
-
-
-def cast_products(model: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds the weights of all matrix products once, where `autocast` would for each question:
-    the results are the same bits."""
-    for part in model.modules():
-        if isinstance(part, nn.Linear):
-            part.to(dtype)
+    fix_products(model.to(on), on, PRECISIONS[precision])
+    return Trained(model, tokenizer, run if facts else None, facts, precision)
 
 
 def is_classifier(name: str) -> bool:
