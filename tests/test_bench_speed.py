@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -261,18 +262,37 @@ def test_the_figures_are_kept_after_each_row_and_a_failed_one_is_told(
     def facts_of(row: Row, work: Work, script: Path) -> dict[str, Any]:
         if row.name == "floor":
             assert [x["row"] for x in json.loads(out.read_text())["rows"]] == ["step"]
-        assert work.quick and script == SCRIPT
+        assert not work.quick and script == SCRIPT
         return {"row": row.name, "not_run": "it broke", "failed": row.name == "floor"}
 
     monkeypatch.setattr(speed, "facts_of", facts_of)
-    flags = ["--quick", "--rows", "step", "floor", "--out", str(out)]
+    flags = ["--rows", "step", "floor", "--out", str(out)]
     assert speed.main(flags) == 1
     assert "outputs differ: floor\n" in capsys.readouterr().err
     facts = json.loads(out.read_text(encoding="utf-8"))
     assert facts["versions"]["torch"] == torch.__version__ and facts["machine"]["threads"] >= 1
     assert facts["settings"]["rows"] == ["step", "floor"]
     assert not {"do", "list"} & facts["settings"].keys()  # they measure nothing
-    assert speed.main(["--quick", "--rows", "step"]) == 0
+    assert speed.main(["--rows", "step"]) == 0
+
+
+def test_rows_of_the_quick_form_go_side_by_side_in_folders_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both, folders = threading.Barrier(2), []
+
+    def facts_of(row: Row, work: Work, script: Path) -> dict[str, Any]:
+        both.wait(timeout=60)  # each waits for the other
+        assert work.quick and work.folder.is_dir()
+        folders.append(work.folder)
+        return {"row": row.name, "not_run": "it broke", "failed": row.name == "step"}
+
+    monkeypatch.setattr(speed, "facts_of", facts_of)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert speed.main(["--quick", "--rows", "step", "floor"]) == 1
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ["step", "floor"]
+    assert shown.err.endswith("outputs differ: step\n") and len(set(folders)) == 2
 
 
 # floor.py

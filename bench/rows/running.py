@@ -15,6 +15,7 @@ from rows.table import best_peer, compare, exponents
 
 # For the processes: no hub is asked, and neither side spends time on bars and reports.
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # in the quick form there are as many processes as cores
 CHECK = "check"
 
 
@@ -85,7 +86,7 @@ def in_a_process(
     """
     job = {"row": row.name, "parts": parts, "work": work._asdict()}
     command = [sys.executable, str(script), "--do", json.dumps(job, default=str)]
-    environment = {**os.environ, **QUIET}
+    environment = {**os.environ, **QUIET, **(ONE_THREAD if work.quick else {})}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if ended.returncode:
         print(ended.stderr, file=sys.stderr)
