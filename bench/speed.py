@@ -36,6 +36,7 @@ from minibert.train import choose_precision
 
 FAMILIES = (fine_tuning, step, floor, questions, encode, windows, loading, growth)
 ROWS: dict[str, Row] = {row.name: row for family in FAMILIES for row in family.ROWS}
+AT_ONCE = 4  # rows of the quick form, at most: each is a process of up to 2 GB
 VERSIONS = (
     "torch",
     "transformers",
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         work = work._replace(quick=args.quick)
         for facts in measured(args.rows, work):
             found.append(facts)
-            if args.out:  # after each row, so that none is lost
+            if args.out:  # after each row, so that the last one's fault takes none away
                 files.write_json(args.out, about(args) | {"rows": found})
     if args.quick:
         print("\n".join(map(short, found)))
@@ -81,11 +82,10 @@ def measured(names: Sequence[str], work: Work) -> Iterator[dict[str, Any]]:
         return
 
     def one(name: str) -> dict[str, Any]:
-        own = work.folder / name  # rows that write the same files do not meet
-        own.mkdir()
+        own = Path(tempfile.mkdtemp(dir=work.folder))  # rows that write the same files do not meet
         return facts_of(ROWS[name], work._replace(folder=own), Path(__file__))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
         yield from pool.map(one, names)
 
 

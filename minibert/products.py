@@ -1,15 +1,22 @@
-"""The matrix products of a model that is only asked: 16 bits, rounded and laid out once.
+"""The matrix products of a model that is only asked: rounded once, and laid out once for oneDNN.
 
 Under `autocast` a product's weights are rounded at each call, and oneDNN, which computes it on a
 CPU, then copies them into the order in which its kernel reads them. While a model trains, its
-weights change at each step; when it is asked they never do, and for one question this is a sixth of
-the time (`bench/README.md`). The results are the same bits.
+weights change at each step; when it is asked they never do, and the copies alone are a seventh of
+the time for one question (`bench/README.md`). The results are the same bits.
+
+In fp32 torch calls MKL, which on an AMD processor leaves its widest units idle; oneDNN's kernel
+takes half the time there. It adds in another order, so the last bits of the sums are others.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+# Multiplications of a product for which torch calls oneDNN; smaller ones have a kernel of torch's
+# own, which may round otherwise (aten/src/ATen/native/mkldnn/Matmul.cpp, mkldnn_gemm_min_size).
+SMALL = 16 * 16 * 16
 
 
 def fix_products(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -21,21 +28,23 @@ def fix_products(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
         for name, part in module.named_children():
             if isinstance(part, nn.Linear):
                 part.to(dtype)
-                if can_be_packed(device, dtype):
+                if part.weight.numel() > SMALL and can_be_packed(device, dtype):
                     setattr(module, name, PackedLinear(part))
 
 
 def can_be_packed(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes such products here; torch promises neither name for ever."""
-    if device.type != "cpu" or dtype is not torch.bfloat16:
-        return False
+    """Whether oneDNN is to compute such products: in fp32 with AVX-512, else it gains nothing."""
     names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
-    there = all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # torch promises none of these names for ever.
+    if device.type != "cpu" or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class PackedLinear(nn.Module):
-    """An `nn.Linear` in bf16 whose weights lie in memory as oneDNN's kernel reads them."""
+    """An `nn.Linear` whose weights lie in memory as oneDNN's kernel reads them."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -43,7 +52,7 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(torch.bfloat16)
+        x = x.to(self.bias.dtype)
         # (…, K) @ (K, N) + (N) -> (…, N); "none": no activation after it
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return y

@@ -197,7 +197,10 @@ def test_a_row_that_lacks_something_fails_the_quick_form_alone(work: Work) -> No
 
 
 def test_a_side_runs_in_a_process_of_its_own_and_differing_outputs_fail(
-    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Work,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -210,7 +213,8 @@ from rows.running import do
 def measure(work, side):
     print("this goes to stderr")
     assert side != "slow", "no such luck"
-    return {{"seconds": 1.0, "pid": os.getpid(), "quick": work.quick}}
+    return {{"seconds": 1.0, "pid": os.getpid(), "quick": work.quick,
+            "threads": int(os.environ["OMP_NUM_THREADS"])}}
 
 def check(work):
     return [Check("logits", 2.0, 1.0)]
@@ -220,8 +224,10 @@ do(json.loads(sys.argv[2]), {{"row": row}})
 """,
         encoding="utf-8",
     )
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     _, sides = running.in_a_process(ROW, ["ours", "fast"], work, script)
     assert sides["ours"]["quick"] and sides["ours"]["peak_mb"] > 1
+    assert sides["ours"]["threads"] == 1
     assert sides["ours"]["pid"] == sides["fast"]["pid"] != os.getpid()
     with pytest.raises(running.Failed, match=r"outputs differ: logits: 2 > 1"):
         running.in_a_process(ROW, [running.CHECK], work, script)

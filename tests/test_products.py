@@ -1,11 +1,15 @@
-"""Products that are laid out once: the bits of torch's own, and only where there is a kernel."""
+"""Products that are laid out once: what torch's own give, and only where that gains."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from minibert.config import BertConfig
+from minibert.model import BertForQuestionAnswering, BertForSequenceClassification
 from minibert.products import PackedLinear, can_be_packed, fix_products
 
 CPU = torch.device("cpu")
@@ -15,7 +19,7 @@ needs_bf16 = pytest.mark.skipif(
 
 
 @needs_bf16
-@pytest.mark.parametrize(("k", "n"), [(384, 384), (384, 1536), (64, 2), (37, 50)])
+@pytest.mark.parametrize(("k", "n"), [(384, 384), (384, 1536), (64, 65), (100, 50)])
 @pytest.mark.parametrize("shape", [(1,), (1, 7), (5, 40)])
 def test_the_bits_are_those_of_autocast(k: int, n: int, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -29,26 +33,76 @@ def test_the_bits_are_those_of_autocast(k: int, n: int, shape: tuple[int, ...]) 
 
 
 @needs_bf16
-def test_every_product_of_a_model_is_replaced_wherever_it_is() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.ModuleDict({"a": nn.Linear(8, 4)}), nn.LayerNorm(4))
+@pytest.mark.parametrize("kind", [BertForQuestionAnswering, BertForSequenceClassification])
+def test_a_whole_model_gives_the_same_bits(
+    kind: type[BertForQuestionAnswering] | type[BertForSequenceClassification],
+) -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        **{"vocab_size": 50, "hidden_size": 128, "num_hidden_layers": 2},
+        **{"num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 64},
+    )
+    plain = kind(config).eval()
+    fixed = copy.deepcopy(plain)
+    fix_products(fixed, CPU, torch.bfloat16)
+    kinds = [type(part) for part in fixed.modules()]
+    heads = 1 if kind is BertForQuestionAnswering else 2  # the pooler is large enough, too
+    assert kinds.count(PackedLinear) == 2 * 6 + heads - 1
+    assert kinds.count(nn.Linear) == 1  # two classes, or start and end: a small product
+    for shape in 20 * [(1, 1), (1, 20), (3, 40)]:
+        ids = torch.randint(5, 50, shape)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            ours, expected = fixed(ids), plain(ids)
+        if isinstance(ours, Tensor):
+            ours, expected = (ours,), (expected,)
+        assert all(map(torch.equal, ours, expected))
+
+
+@needs_bf16
+def test_every_large_product_is_replaced_wherever_it_is_and_no_small_one() -> None:
+    inside = nn.ModuleDict({"large": nn.Linear(64, 65), "small": nn.Linear(64, 64)})
+    model = nn.Sequential(nn.Linear(100, 64), inside, nn.LayerNorm(4))
     fix_products(model, CPU, torch.bfloat16)
-    kinds = [type(part) for part in model.modules()]
-    assert kinds.count(PackedLinear) == 2 and nn.Linear not in kinds
-    assert [x.dtype for x in model.parameters()] == [torch.float32] * 2  # the norm's
+    assert isinstance(model[0], PackedLinear) and isinstance(inside["large"], PackedLinear)
+    assert isinstance(inside["small"], nn.Linear)
+    assert inside["small"].weight.dtype == torch.bfloat16
+    assert [x.dtype for x in model[2].parameters()] == [torch.float32] * 2
 
 
 @pytest.mark.parametrize(
     ("device", "dtype"),
-    [("cpu", torch.float32), ("cpu", torch.float16), ("cuda", torch.bfloat16)],
+    [("cpu", torch.float16), ("cuda", torch.bfloat16), ("cuda", torch.float32)],
 )
 def test_elsewhere_products_are_only_rounded(device: str, dtype: torch.dtype) -> None:
     assert not can_be_packed(torch.device(device), dtype)
-    model = nn.Sequential(nn.Linear(8, 8))
+    model = nn.Sequential(nn.Linear(80, 80))
     fix_products(model, torch.device(device), dtype)
     assert isinstance(model[0], nn.Linear) and model[0].weight.dtype == dtype
 
 
-@pytest.mark.parametrize("lacks", ["_reorder_linear_weight", "_linear_pointwise"])
+@pytest.mark.parametrize(("has", "packs"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_fp32_is_packed_where_it_gains(
+    monkeypatch: pytest.MonkeyPatch, has: str, packs: bool
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: has)
+    assert can_be_packed(CPU, torch.float32) is packs
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 40)])
+def test_in_fp32_only_the_order_of_the_sums_is_another(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(384, 1536), torch.randn(*shape, 384)
+    exact = x.double() @ linear.weight.double().T + linear.bias.double()
+    with torch.no_grad():
+        packed = PackedLinear(linear)(x)
+    assert packed.dtype == torch.float32
+    torch.testing.assert_close(packed.double(), exact, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    ["_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise", "nothing"],
+)
 def test_a_torch_without_these_names_goes_on_without(
     monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
@@ -59,4 +113,4 @@ def test_a_torch_without_these_names_goes_on_without(
             return lambda *given: True
 
     monkeypatch.setattr(torch.ops, "mkldnn", Ops())
-    assert not can_be_packed(CPU, torch.bfloat16)
+    assert can_be_packed(CPU, torch.bfloat16) is (lacks == "nothing")

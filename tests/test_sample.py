@@ -303,6 +303,9 @@ def test_the_bundled_checkpoint_has_three_heads_and_says_what_it_learned_from(
         *("short.json", "train.json", "zh-modern.txt.xz", "questions.json", "reviews.tsv")
     }
     assert all(len(part["sha256"]) == 64 for part in learned)
+    assert not [part for i, part in enumerate(learned) if part in learned[:i]]
+    questions = [part for part in learned if Path(part["file"]).name == "questions.json"]
+    assert [part["questions"] for part in questions] == [3072, 6144]  # of steps 5 and 7
 
 
 def test_the_head_for_classes_tells_plain_praise_from_plain_blame(bundled: Path) -> None:

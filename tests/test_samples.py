@@ -111,7 +111,8 @@ def test_what_tiny_zh_was_trained_on_besides_are_exact_answers_on_other_passages
     trained = read_questions(ROOT / "weights/tiny-zh/questions.json")
     counts = trained.counts
     assert counts.moved == counts.trimmed == counts.ambiguous == counts.absent == 0
-    assert len(trained.questions) >= 3000 and len({q.id for q in trained.questions}) >= 3000
+    assert len(trained.questions) == len({q.id for q in trained.questions}) == 6144
+    assert len({q.context for q in trained.questions}) == 768
     bundled = [q for part in PARTS for q in questions_of(part)]
     assert not {q.context for q in trained.questions} & {q.context for q in bundled}
     runs = {shared for q in bundled for shared in runs_of(q.context)}

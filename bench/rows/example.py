@@ -132,6 +132,8 @@ def answers(
         for span in spans:
             first, last = span.pop("offsets")
             span["text"] = record["context"][first:last]
+        if not spans:  # none of the best starts and ends go together: its "fake prediction"
+            spans = [{"text": "empty", "score": 0.0, "start_logit": 0.0, "end_logit": 0.0}]
         scores = np.array([span["score"] for span in spans])
         weights = np.exp(scores - scores.max())
         for span, probability in zip(spans, weights / weights.sum(), strict=True):
