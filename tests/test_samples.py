@@ -108,7 +108,7 @@ def test_passages_are_at_least_80_characters_and_end_in_a_full_stop(part: str) -
 
 
 def test_what_tiny_zh_was_trained_on_besides_are_exact_answers_on_other_passages() -> None:
-    trained = read_questions(ROOT / "weights/tiny-zh/questions.json")
+    trained = read_questions(ROOT / "weights/tiny-zh-questions.json")
     counts = trained.counts
     assert counts.moved == counts.trimmed == counts.ambiguous == counts.absent == 0
     assert len(trained.questions) == len({q.id for q in trained.questions}) == 6144
