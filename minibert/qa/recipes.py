@@ -51,7 +51,7 @@ PUBLISHED: dict[Metric, QARecipe] = {
 OWN = QARecipe(
     OWN_RECIPE,
     hub.BUNDLED,
-    lr=5e-5,
+    lr=2e-5,
     batch_size=4,
     epochs=1,
     max_length=512,
