@@ -210,6 +210,17 @@ def test_it_is_far_above_what_is_answered_without_a_model_and_from_random_weight
     assert f1 >= max(floors.values()) + ABOVE
 
 
+def test_the_default_run_learns_what_it_is_shown(run: Path, here: Path) -> None:
+    """tiny-zh can read before, so only questions that it has learned from tell what a run does."""
+    words = ("evaluate", "--data", str(SAMPLES / "qa/train.json"), "--json", "--model")
+    before, after = (
+        json.loads(typed(here, "-m", "minibert", *words, model).stdout)["f1"]
+        for model in (hub.BUNDLED, str(run))
+    )
+    print(f"F1 on questions that were learned: {before:.2f} before, {after:.2f} after")
+    assert after > before + 3
+
+
 def test_the_command_that_it_shows_last_answers_from_the_passage(
     run: Path, here: Path, ended: subprocess.CompletedProcess[str]
 ) -> None:
