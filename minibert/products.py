@@ -24,11 +24,12 @@ def fix_products(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 
     The model is to be asked and no more: it can neither be trained nor saved after this.
     """
+    packs = can_be_packed(device, dtype)
     for module in list(model.modules()):
         for name, part in module.named_children():
             if isinstance(part, nn.Linear):
                 part.to(dtype)
-                if part.weight.numel() > SMALL and can_be_packed(device, dtype):
+                if part.weight.numel() > SMALL and packs:
                     setattr(module, name, PackedLinear(part))
 
 

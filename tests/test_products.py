@@ -13,6 +13,9 @@ from minibert.model import BertForQuestionAnswering, BertForSequenceClassificati
 from minibert.products import PackedLinear, can_be_packed, fix_products
 
 CPU = torch.device("cpu")
+needs_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
+)
 needs_bf16 = pytest.mark.skipif(
     not can_be_packed(CPU, torch.bfloat16), reason="oneDNN computes no bf16 on this processor"
 )
@@ -80,6 +83,7 @@ def test_elsewhere_products_are_only_rounded(device: str, dtype: torch.dtype) ->
     assert isinstance(model[0], nn.Linear) and model[0].weight.dtype == dtype
 
 
+@needs_onednn
 @pytest.mark.parametrize(("has", "packs"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
 def test_fp32_is_packed_where_it_gains(
     monkeypatch: pytest.MonkeyPatch, has: str, packs: bool
@@ -88,6 +92,7 @@ def test_fp32_is_packed_where_it_gains(
     assert can_be_packed(CPU, torch.float32) is packs
 
 
+@needs_onednn
 @pytest.mark.parametrize("shape", [(1,), (3, 40)])
 def test_in_fp32_only_the_order_of_the_sums_is_another(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

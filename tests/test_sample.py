@@ -192,6 +192,13 @@ def test_the_default_run_is_what_its_help_says(
     assert (settings["data"], settings["metric"]) == ("sample", "cmrc2018")
 
 
+def scored(here: Path, model: str | Path, data: str | Path) -> dict[str, float]:
+    """What `minibert evaluate` says of a model."""
+    words = ("evaluate", "--model", str(model), "--data", str(data), "--json")
+    scores: dict[str, float] = json.loads(typed(here, "-m", "minibert", *words).stdout)
+    return scores
+
+
 def test_it_is_far_above_what_is_answered_without_a_model_and_from_random_weights(
     run: Path, from_random: Path, here: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -203,8 +210,7 @@ def test_it_is_far_above_what_is_answered_without_a_model_and_from_random_weight
     }
     f1 = json_of(run / "eval.json")["f1"]
     listed = ", ".join(f"{name} {floor:.2f}" for name, floor in floors.items())
-    words = ("-m", "minibert", "evaluate", "--model", "tiny-zh", "--data", "sample", "--json")
-    before = json.loads(typed(here, *words).stdout)["f1"]  # it can read: no floor
+    before = scored(here, hub.BUNDLED, "sample")["f1"]  # it can read: no floor
     record_property("figures", f"F1 {f1:.2f}; {listed}; before the run {before:.2f}")
     assert f1 > 60
     assert f1 >= max(floors.values()) + ABOVE
@@ -212,11 +218,8 @@ def test_it_is_far_above_what_is_answered_without_a_model_and_from_random_weight
 
 def test_the_default_run_learns_what_it_is_shown(run: Path, here: Path) -> None:
     """tiny-zh can read before, so only questions that it has learned from tell what a run does."""
-    words = ("evaluate", "--data", str(SAMPLES / "qa/train.json"), "--json", "--model")
-    before, after = (
-        json.loads(typed(here, "-m", "minibert", *words, model).stdout)["f1"]
-        for model in (hub.BUNDLED, str(run))
-    )
+    shown = SAMPLES / "qa/train.json"
+    before, after = (scored(here, model, shown)["f1"] for model in (hub.BUNDLED, run))
     print(f"F1 on questions that were learned: {before:.2f} before, {after:.2f} after")
     assert after > before + 3
 
@@ -258,9 +261,7 @@ def short(bundled: Path, server: Forks, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_evaluate_gives_the_scores_of_the_run(short: Short, here: Path) -> None:
-    words = ("evaluate", "--model", str(short.run), "--data", str(short.dev), "--json")
-    shown = typed(here, "-m", "minibert", *words).stdout
-    assert json.loads(shown) == json_of(short.run / "eval.json")
+    assert scored(here, short.run, short.dev) == json_of(short.run / "eval.json")
 
 
 @pytest.mark.reference

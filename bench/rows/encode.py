@@ -69,9 +69,13 @@ def encoder(shape: Shape, work: Work, side: str) -> Encoder:
     checkpoint = material.base(work)
     if side == "onnx":
         return onnx_encoder(shape, checkpoint, work.folder)
-    model: nn.Module = ours(checkpoint) if side == "ours" else theirs(checkpoint, side)
-    if side == "ours":  # as the commands load a model that is only asked
+    model: nn.Module
+    if side == "ours":
+        model = ours(checkpoint)
+        # As the commands load a model that is only asked.
         fix_products(model, torch.device("cpu"), PRECISIONS[shape.precision])
+    else:
+        model = theirs(checkpoint, side)
     if side == "compiled":
         model.compile()
 
