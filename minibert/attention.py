@@ -2,13 +2,14 @@
 
 `explicit_attention` in `model.py` is the formula. A GPU has it in one kernel, which torch calls
 `scaled_dot_product_attention`. On a CPU that kernel is slow where it draws dropout (it then spells
-the formula out) and in 16 bits (half as fast as the products by themselves). So there a few texts
-are computed at a time, whose scores stay in the processor's cache, and for the backward pass no
-more is kept than the probabilities and a byte for each that says whether dropout spared it; the
-formula as autograd keeps it needs the masked ones, too, and that for all texts at once. In 16 bits
-scores and probabilities are rounded as the formula rounds them, where the kernel computes them in
-32: the sums are two to eight times as far from the exact ones, still within what the products'
-inputs have lost already.
+the formula out) and in 16 bits (half as fast as the products by themselves on an AMD EPYC; on an
+Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
+time, whose scores stay in the processor's cache, and for the backward pass no more is kept than
+the probabilities and a byte for each that says whether dropout spared it; the formula as autograd
+keeps it needs the masked ones, too, and that for all texts at once. In 16 bits scores and
+probabilities are rounded as the formula rounds them, where the kernel computes them in 32: the
+sums are two to eight times as far from the exact ones, still within what the products' inputs have
+lost already.
 
 Shapes:  B  texts   T  tokens of each   H  attention heads   D  size of a head
          n  texts that are computed together
@@ -26,8 +27,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minibert.dropout import keep_mask
+from minibert.processor import has_unit
 
 AT_ONCE = 1 << 20  # probabilities; more texts than that go on after another, but never half a text
+VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once
 
 
 def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate: float) -> Tensor:
@@ -42,12 +45,35 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate
         The weighted sums (B, H, T, D). A CPU's masks come from torch's global generator, as those
         of `dropout`; where H * T * T is a multiple of 4 they are the same.
     """
-    by_parts = rate or q.dtype.itemsize == 2
-    if q.device.type != "cpu" or torch.compiler.is_compiling() or not by_parts:
+    elsewhere = q.device.type != "cpu" or torch.compiler.is_compiling()
+    trains = torch.is_grad_enabled() and q.requires_grad
+    if elsewhere or not (rate or is_kernel_slow(q.dtype, trains)):
         return F.scaled_dot_product_attention(q, k, v, visible, rate)
     hidden = None if visible is None else torch.where(visible, 0.0, -math.inf).to(q.dtype)
     sums: Tensor = AttentionByParts.apply(q, k, v, hidden, rate)  # type: ignore[no-untyped-call]
     return sums
+
+
+def is_kernel_slow(dtype: torch.dtype, trains: bool) -> bool:
+    """Whether a CPU's kernel takes longer than the formula where nothing is dropped: in 16 bits,
+    unless it has AMX for its products, which its gradient has not."""
+    return dtype.itemsize == 2 and (trains or not has_amx(dtype))
+
+
+def has_amx(dtype: torch.dtype) -> bool:
+    """Whether a CPU's kernel may have its products in this dtype from AMX
+    (aten/src/ATen/native/cpu/FlashAttentionKernel.cpp, `could_pack`)."""
+    return dtype is torch.bfloat16 and has_unit("amx_bf16")
+
+
+def good_length(tokens: int, dtype: torch.dtype) -> int:
+    """To how many tokens a text is padded with gain, for attention on a CPU without gradients.
+
+    The kernel takes up to twice as long where a row of scores ends in a part of a vector. Where it
+    is the one that is called in 16 bits, whole vectors are worth an eighth more tokens.
+    """
+    whole = -(-tokens // VECTOR) * VECTOR
+    return whole if has_amx(dtype) and 8 * whole <= 9 * tokens else tokens
 
 
 class AttentionByParts(torch.autograd.Function):

@@ -1,9 +1,9 @@
 """Texts of many lengths -> batches with little padding: between the tokens and the model.
 
-A batch is as long as its longest text; what the others lack is padding, which is computed like
-any token and then ignored. Batches of SQuAD drawn at random are half padding. Here texts of
-similar length share a batch. This room knows lengths and token ids; what the texts are for, be it
-questions or classes, it does not.
+A batch is as long as its longest text, or little longer; what the others lack is padding, which is
+computed like any token and then ignored. Batches of SQuAD drawn at random are half padding. Here
+texts of similar length share a batch. This room knows lengths and token ids; what the texts are
+for, be it questions or classes, it does not.
 
 Shapes: B texts in the batch, T tokens of the longest, n tokens of one.
 """
@@ -103,13 +103,18 @@ def token_efficiency(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -
     return real / computed
 
 
-def pad(rows: Sequence[Row], pad_id: int) -> dict[str, Tensor]:
-    """The tensors of one batch, no longer than its longest text, under the model's names for them.
+def pad(rows: Sequence[Row], pad_id: int, length: int | None = None) -> dict[str, Tensor]:
+    """The tensors of one batch, under the model's names for them.
+
+    Args:
+        length: T, at least that of the longest text; None for that of the longest text.
 
     Returns:
         input_ids, attention_mask and token_type_ids, each (B, T) int64: `model(**pad(...))`.
     """
-    B, T = len(rows), max(len(row.input_ids) for row in rows)
+    B, T = len(rows), length
+    if T is None:
+        T = max(len(row.input_ids) for row in rows)
     input_ids = np.full((B, T), pad_id, np.int64)
     attention_mask = np.zeros((B, T), np.int64)
     token_type_ids = np.zeros((B, T), np.int64)

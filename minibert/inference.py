@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from minibert import distributed
+from minibert.attention import good_length
 from minibert.batches import Row, pad, sequential_batches
 
 Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
@@ -26,6 +27,7 @@ def outputs(
     *,
     batch_size: int,
     doing: str,
+    limit: int | None = None,
 ) -> list[Floats]:
     """What a model makes of every row, in the order of the rows, in every process.
 
@@ -34,6 +36,8 @@ def outputs(
         keep: takes the output for a batch and the lengths of its rows; returns what is to be kept
             of each, on the CPU.
         doing: the word before the bar.
+        limit: up to so many tokens a batch may be padded where that is faster; None for no
+            further than to its longest text.
     """
     was_training = model.training
     if was_training:  # to walk through all modules is a part of the time for one question
@@ -45,7 +49,8 @@ def outputs(
     # One batch needs no bar; None: none where there is no terminal, either.
     quiet = None if distributed.is_main() and len(batches) > 1 else True
     for places in tqdm(batches, desc=doing, unit="batch", disable=quiet):
-        batch = pad([rows[i] for i in places], pad_id)
+        length = padded_length(max(lengths[i] for i in places), limit, device)
+        batch = pad([rows[i] for i in places], pad_id, length)
         output = model(**{name: x.to(device) for name, x in batch.items()})
         kept = keep(output, [lengths[i] for i in places])
         mine |= {str(place): torch.from_numpy(x) for place, x in zip(places, kept, strict=True)}
@@ -53,3 +58,10 @@ def outputs(
         model.train()
     found = {place: x for part in distributed.gather(mine) for place, x in part.items()}
     return [found[str(i)].numpy() for i in range(len(rows))]
+
+
+def padded_length(longest: int, limit: int | None, device: torch.device) -> int:
+    """How many tokens a batch is padded to whose longest text has so many; see `good_length`."""
+    if limit is None or device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return longest
+    return max(longest, min(limit, good_length(longest, torch.get_autocast_dtype("cpu"))))

@@ -61,8 +61,7 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(C, C)
 
     def forward(self, x: Tensor, visible: OptTensor, output_attentions: bool) -> Attended:
-        # (B, T, C) -> (B, H, T, D), three times
-        q, k, v = (self.split_heads(linear(x)) for linear in (self.query, self.key, self.value))
+        q, k, v = map(self.split_heads, self.project(x))  # (B, T, C) -> (B, H, T, D), three times
         rate = self.dropout if self.training else 0.0
         probs = None
         if output_attentions:
@@ -71,6 +70,9 @@ class SelfAttention(nn.Module):
             context = fast_attention(q, k, v, visible, rate)
         context = context.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         return self.output(context), probs
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.query(x), self.key(x), self.value(x)  # (B, T, C), three times
 
     def split_heads(self, x: Tensor) -> Tensor:
         B, T, C = x.shape

@@ -3,7 +3,8 @@
 Under `autocast` a product's weights are rounded at each call, and oneDNN, which computes it on a
 CPU, then copies them into the order in which its kernel reads them. While a model trains, its
 weights change at each step; when it is asked they never do, and the copies alone are a seventh of
-the time for one question (`bench/README.md`). The results are the same bits.
+the time for one question (`bench/README.md`). The results are the same bits, but for the last of
+wide products of many tokens on AMX, see `PackedAttention`.
 
 In fp32 torch calls MKL, which on an AMD processor leaves its widest units idle; oneDNN's kernel
 takes half the time there. It adds in another order, so the last bits of the sums are others.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from minibert.model import SelfAttention
 
 # Multiplications of a product for which torch calls oneDNN; smaller ones have a kernel of torch's
 # own, which may round otherwise (aten/src/ATen/native/mkldnn/Matmul.cpp, mkldnn_gemm_min_size).
@@ -24,13 +27,22 @@ def fix_products(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 
     The model is to be asked and no more: it can neither be trained nor saved after this.
     """
-    packs = can_be_packed(device, dtype)
-    for module in list(model.modules()):
-        for name, part in module.named_children():
-            if isinstance(part, nn.Linear):
-                part.to(dtype)
-                if part.weight.numel() > SMALL and packs:
-                    setattr(module, name, PackedLinear(part))
+    for part in model.modules():
+        if isinstance(part, nn.Linear):
+            part.to(dtype)
+    if can_be_packed(device, dtype):
+        pack(model)
+
+
+def pack(module: nn.Module) -> None:
+    """Replaces all that is large enough, wherever it is."""
+    for name, part in module.named_children():
+        if type(part) is SelfAttention and part.query.weight.numel() > SMALL:
+            setattr(module, name, PackedAttention(part))
+        elif isinstance(part, nn.Linear) and part.weight.numel() > SMALL:
+            setattr(module, name, PackedLinear(part))
+        else:
+            pack(part)
 
 
 def can_be_packed(device: torch.device, dtype: torch.dtype) -> bool:
@@ -45,15 +57,33 @@ def can_be_packed(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class PackedLinear(nn.Module):
-    """An `nn.Linear` whose weights lie in memory as oneDNN's kernel reads them."""
+    """An `nn.Linear`, or several of the same input side by side, whose weights lie in memory as
+    oneDNN's kernel reads them."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, *linears: nn.Linear) -> None:
         super().__init__()
-        self.bias = linear.bias.detach()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = torch.cat([linear.bias.detach() for linear in linears])  # (N)
+        weight = torch.cat([linear.weight.detach() for linear in linears])  # (N, K)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.bias.dtype)
         # (…, K) @ (K, N) + (N) -> (…, N); "none": no activation after it
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return y
+
+
+class PackedAttention(SelfAttention):
+    """Self-attention whose queries, keys and values come from one product: one call for three, and
+    x is rounded once. The bits are the same unless oneDNN cuts the sums of so wide a product into
+    other parts, as it does on AMX from 512 hidden numbers and some hundred tokens on."""
+
+    def __init__(self, plain: SelfAttention) -> None:
+        nn.Module.__init__(self)  # not SelfAttention's: it would draw new weights
+        self.num_heads, self.dropout = plain.num_heads, plain.dropout
+        self.query_key_value = PackedLinear(plain.query, plain.key, plain.value)
+        self.output = PackedLinear(plain.output)  # type: ignore[assignment]
+        self.train(plain.training)
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.query_key_value(x).chunk(3, dim=2)  # (B, T, 3 C) -> 3 of (B, T, C)

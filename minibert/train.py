@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from minibert.checkpoint import Progress
 from minibert.curves import curves
 from minibert.errors import UserError
 from minibert.optimization import Recipe, learning_rate, make_optimizer
+from minibert.processor import has_unit
 from minibert.report import Log
 
 MAX_SKIPPED = 20
@@ -232,10 +233,8 @@ def choose_precision(device: torch.device) -> str:
     """bf16 where the hardware has it, else fp16 on a GPU, else fp32: emulated bf16 is slower."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # Older releases of torch cannot say what the CPU has.
-    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
-    has = capabilities() if device.type == "cpu" else {}
-    return "bf16" if any(has.get(f"{unit}bf16") for unit in ("amx_", "avx512_", "")) else "fp32"
+    units = ("amx_bf16", "avx512_bf16", "bf16") if device.type == "cpu" else ()
+    return "bf16" if any(map(has_unit, units)) else "fp32"
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def damaged(run: Path, settings: Any) -> UserError:
 
 def as_scored(model: PreTrainedModel, precision: str) -> torch.autocast:
     """A run's model computes in the precision it was scored with, so that its scores come out
-    again."""
+    again, unless the last bits of its products decide (see `products.py`)."""
     return autocast(next(model.parameters()).device, precision)
 
 

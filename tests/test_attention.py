@@ -116,8 +116,11 @@ def test_all_may_be_dropped() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.0])
-def test_the_probabilities_and_a_byte_for_each_are_all_that_is_kept(rate: float) -> None:
+def test_the_probabilities_and_a_byte_for_each_are_all_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
     """And the sums lie in memory as the heads are joined."""
+    monkeypatch.setattr(attention, "has_unit", lambda name: False)
     given = inputs(torch.bfloat16)
     kept: dict[str, int] = {}
     for name, function in (("fast", fast_attention), ("plain", plain)):
@@ -178,6 +181,26 @@ def test_it_has_no_second_derivative() -> None:
         grad.sum().backward()
 
 
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "has", "length"),
+    [
+        (1, torch.bfloat16, "amx_bf16", 1),  # 16 would be a loss, as is all above an eighth
+        (57, torch.bfloat16, "amx_bf16", 64),
+        (56, torch.bfloat16, "amx_bf16", 56),
+        (160, torch.bfloat16, "amx_bf16", 160),
+        (161, torch.bfloat16, "amx_bf16", 176),
+        (161, torch.bfloat16, "avx512_bf16", 161),
+        (161, torch.float16, "amx_bf16", 161),
+        (161, torch.float32, "amx_bf16", 161),
+    ],
+)
+def test_texts_are_padded_to_whole_vectors_for_amx_alone(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, dtype: torch.dtype, has: str, length: int
+) -> None:
+    monkeypatch.setattr(attention, "has_unit", lambda name: name == has)
+    assert attention.good_length(tokens, dtype) == length
+
+
 # In the model.
 
 
@@ -189,25 +212,35 @@ def layer() -> SelfAttention:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "rate", "by_parts"),
+    ("dtype", "rate", "has", "trains", "by_parts"),
     [
-        (torch.float32, 0.3, True),
-        (torch.bfloat16, 0.3, True),
-        (torch.bfloat16, 0.0, True),
-        (torch.float16, 0.0, True),
-        (torch.float32, 0.0, False),
+        (torch.float32, 0.3, "amx_bf16", True, True),
+        (torch.float32, 0.0, "avx512_bf16", True, False),
+        (torch.float32, 0.0, "avx512_bf16", False, False),
+        (torch.bfloat16, 0.3, "amx_bf16", True, True),
+        (torch.bfloat16, 0.0, "amx_bf16", True, True),
+        (torch.bfloat16, 0.0, "amx_bf16", False, False),
+        (torch.bfloat16, 0.0, "avx512_bf16", False, True),
+        (torch.float16, 0.0, "amx_bf16", False, True),
     ],
 )
 def test_texts_go_by_parts_where_the_kernel_is_slow(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rate: float, by_parts: bool
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    rate: float,
+    has: str,
+    trains: bool,
+    by_parts: bool,
 ) -> None:
+    monkeypatch.setattr(attention, "has_unit", lambda name: name == has)
     calls = []
     kernel = F.scaled_dot_product_attention
     monkeypatch.setattr(
         F, "scaled_dot_product_attention", lambda *given: calls.append(1) or kernel(*given)
     )
     given = inputs(dtype)
-    sums = fast_attention(*given, rate)
+    with torch.set_grad_enabled(trains):
+        sums = fast_attention(*given, rate)
     assert bool(calls) is not by_parts
     if not rate:
         within = 2e-6 if dtype == torch.float32 else 2e-2

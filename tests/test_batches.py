@@ -169,6 +169,13 @@ def test_padding_reaches_to_the_longest_text_and_is_masked() -> None:
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
+def test_padding_may_reach_further() -> None:
+    batch = pad([text(5, 6, 7, n_first=2), text(8)], pad_id=9, length=5)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 9, 9], [8, 9, 9, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
+
+
 def test_the_pad_id_within_a_text_is_not_masked() -> None:
     mask = pad([text(5, 0, 0), text(1, 2, 3, 4)], pad_id=0)["attention_mask"]
     assert mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from minibert.config import BertConfig
-from minibert.model import BertForQuestionAnswering, BertForSequenceClassification
-from minibert.products import PackedLinear, can_be_packed, fix_products
+from minibert.model import (
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    SelfAttention,
+)
+from minibert.products import PackedAttention, PackedLinear, can_be_packed, fix_products
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(
@@ -50,7 +55,9 @@ def test_a_whole_model_gives_the_same_bits(
     fix_products(fixed, CPU, torch.bfloat16)
     kinds = [type(part) for part in fixed.modules()]
     heads = 1 if kind is BertForQuestionAnswering else 2  # the pooler is large enough, too
-    assert kinds.count(PackedLinear) == 2 * 6 + heads - 1
+    assert kinds.count(PackedAttention) == 2 and SelfAttention not in kinds
+    # In a layer those of queries, keys and values together, and three more.
+    assert kinds.count(PackedLinear) == 2 * 4 + heads - 1
     assert kinds.count(nn.Linear) == 1  # two classes, or start and end: a small product
     for shape in 20 * [(1, 1), (1, 20), (3, 40)]:
         ids = torch.randint(5, 50, shape)
@@ -59,6 +66,57 @@ def test_a_whole_model_gives_the_same_bits(
         if isinstance(ours, Tensor):
             ours, expected = (ours,), (expected,)
         assert all(map(torch.equal, ours, expected))
+
+
+@needs_bf16
+@pytest.mark.parametrize("padded", [False, True])
+def test_one_product_for_queries_keys_and_values_gives_the_bits_of_three(padded: bool) -> None:
+    torch.manual_seed(0)
+    plain = SelfAttention(BertConfig(hidden_size=96, num_attention_heads=3)).eval()
+    plain.to(torch.bfloat16)
+    packed = PackedAttention(plain)
+    x = torch.randn(2, 11, 96, dtype=torch.bfloat16)
+    visible = (torch.arange(11) < torch.tensor([[11], [4]]))[:, None, None] if padded else None
+    with torch.no_grad():
+        for asked in (False, True):
+            for one, other in zip(packed(x, visible, asked), plain(x, visible, asked), strict=True):
+                assert one is other is None or torch.equal(one, other)
+
+
+@needs_bf16
+def test_where_a_wide_product_is_summed_otherwise_only_last_bits_differ() -> None:
+    """As on AMX; elsewhere none do."""
+    torch.manual_seed(0)
+    plain = SelfAttention(BertConfig()).eval().to(torch.bfloat16)
+    packed = PackedAttention(plain)
+    x = torch.randn(2, 512, 768, dtype=torch.bfloat16)
+    with torch.no_grad():
+        pairs = list(zip(packed.project(x), plain.project(x), strict=True))
+    for one, other in pairs:
+        assert (one == other).double().mean() > 0.999
+        torch.testing.assert_close(one, other)
+
+
+@needs_bf16
+def test_it_can_be_done_twice_and_leaves_other_kinds_of_attention_alone() -> None:
+    class Doubled(SelfAttention):
+        def forward(self, *given: Any) -> Any:
+            return 2 * super().forward(*given)[0]
+
+    config = BertConfig(hidden_size=96, num_attention_heads=3)
+    model = nn.ModuleList([SelfAttention(config), Doubled(config)])
+    for _ in range(2):
+        fix_products(model, CPU, torch.bfloat16)
+        assert [type(x) for x in model] == [PackedAttention, Doubled]
+        assert [type(x) for x in model[1].children()] == [PackedLinear] * 4
+
+
+@needs_bf16
+def test_attention_of_small_products_stays() -> None:
+    """Three small ones together would be a large one, with another kernel's bits."""
+    model = nn.ModuleList([SelfAttention(BertConfig(hidden_size=64, num_attention_heads=2))])
+    fix_products(model, CPU, torch.bfloat16)
+    assert [type(x) for x in model[0].children()] == [nn.Linear] * 4
 
 
 @needs_bf16

@@ -32,6 +32,7 @@ from minibert import checkpoint, distributed, runs
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering
 from minibert.optimization import Recipe, learning_rate, make_optimizer
+from minibert.processor import has_unit
 from minibert.report import Log
 from minibert.train import Training, choose_precision
 
@@ -225,6 +226,15 @@ def test_a_split_batch_has_the_loss_and_the_gradients_of_the_whole(calm: Tiny, p
 # Precision.
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What the processor has is asked once; of another processor it is asked anew."""
+    has_unit.cache_clear()
+    yield
+    has_unit.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(
     ("capabilities", "precision"),
     [
@@ -241,13 +251,6 @@ def test_auto_takes_bf16_on_a_cpu_that_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_precision(torch.device("cpu")) == precision
-
-
-def test_auto_is_fp32_where_torch_cannot_say_what_the_cpu_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_precision(torch.device("cpu")) == "fp32"
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp16")])

@@ -156,6 +156,8 @@ def test_n_best_lists_and_failures_agree_with_the_predictions(tiny: Tiny, traine
     run = tiny.folder / "run"
     predictions, n_best = json_of(run / "predictions.json"), json_of(run / "nbest.json")
     assert list(n_best) == list(predictions)
+    lines = (run / "nbest.json").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 + len(n_best)  # a question a line, for people and grep
     questions = {q.id: q for q in tiny.dev.questions}
     for name, spans in n_best.items():
         assert spans[0]["text"] == predictions[name]

@@ -117,12 +117,7 @@ class QATask:
         return scores, {
             "eval.json": to_json(scores),
             "predictions.json": to_json(texts),
-            "nbest.json": to_json(
-                {
-                    q.id: [span._asdict() for span in p.n_best]
-                    for q, p in zip(self.dev.questions, predictions, strict=True)
-                }
-            ),
+            "nbest.json": n_best_json(self.dev, predictions),
             "failures.jsonl": failures(self.dev, predictions, texts, score),
         }
 
@@ -174,6 +169,7 @@ def answer(
         without_padding,
         batch_size=EVALUATION_BATCH,
         doing="answering",
+        limit=settings.max_length,
     )
     return decode(
         windows,
@@ -190,6 +186,15 @@ def without_padding(logits: SpanLogits, lengths: Sequence[int]) -> list[Floats]:
     return [both[i, :, :n] for i, n in enumerate(lengths)]  # B of (2, n)
 
 
+def n_best_json(dev: QuestionSet, predictions: Sequence[Prediction]) -> str:
+    """By question, a line each; indented, Python would write it, and not json's C code."""
+    lines = [
+        f"{json_line(question.id)}: {json_line([span._asdict() for span in prediction.n_best])}"
+        for question, prediction in zip(dev.questions, predictions, strict=True)
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def failures(
     dev: QuestionSet, predictions: Sequence[Prediction], texts: dict[str, str], score: Score
 ) -> str:
@@ -202,7 +207,7 @@ def failures(
             rows.append((probability, question, text))
     rows.sort(key=lambda row: -row[0])
     return "".join(
-        json.dumps(
+        json_line(
             {
                 "id": question.id,
                 "question": question.question,
@@ -211,8 +216,7 @@ def failures(
                 "probability": probability,
                 "f1": score.per_question[question.id][1],
                 "context": question.context,
-            },
-            ensure_ascii=False,
+            }
         )
         + "\n"
         for probability, question, text in rows[:N_FAILURES]
@@ -221,3 +225,7 @@ def failures(
 
 def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def json_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
