@@ -39,6 +39,7 @@ BERT_PAPER = {
     "epochs": 3,
     "max_length": 128,
     "head_tail": False,
+    "r_drop": 0.0,
 }
 OWN: dict[str, Any] = {
     "recipe": OWN_RECIPE,
@@ -48,6 +49,7 @@ OWN: dict[str, Any] = {
     "epochs": 4,
     "max_length": 128,
     "head_tail": False,
+    "r_drop": 0.0,
 }
 DESCRIPTION = f"""Fine-tunes a BERT to tell classes of texts, or of pairs of texts, apart.
 
@@ -91,6 +93,9 @@ def parser() -> argparse.ArgumentParser:
     add("--head-tail", action="store_true", help="of a text that is longer than --max-length keep "
         "the first quarter and, for the rest, the end, instead of the beginning alone (Sun et al. "
         "2019, How to Fine-Tune BERT for Text Classification?)")  # fmt: skip
+    add("--r-drop", type=runs.positive(float), metavar="WEIGHT", help="show each text twice, with "
+        "other dropout, and add how far the two verdicts are apart to the loss, so many times: "
+        "twice the time (Liang et al. 2021, R-Drop; 1 is usual; default: off)")  # fmt: skip
     runs.add_options(result)
     return result
 
@@ -118,6 +123,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
         texts["train"],
         texts.get("test"),
         limit=settings["limit"],
+        r_drop=settings.get("r_drop", 0.0),  # runs that were begun before there was one lack it
     )
     counts = say_what_is_cut(task)
     if not resumed:

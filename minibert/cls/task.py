@@ -81,6 +81,7 @@ class ClsTask:
         train: texts with labels; None where a model is only scored.
         test: texts with or without labels, predicted together with dev; None for none.
         limit: train on the first so many.
+        r_drop: weight of the divergence in `r_drop_loss`; 0 for the plain cross-entropy.
     """
 
     score = "accuracy"
@@ -94,11 +95,12 @@ class ClsTask:
         train: TextSet | None = None,
         test: TextSet | None = None,
         limit: int | None = None,
+        r_drop: float = 0.0,
     ) -> None:
         self.tokenizer, self.settings, self.labels = tokenizer, settings, list(labels)
         self.numbers = {label: i for i, label in enumerate(labels)}
         self.pad_id = special_id(tokenizer, "pad")
-        self.dev, self.test = dev, test
+        self.dev, self.test, self.r_drop = dev, test, r_drop
         self.examples = train.examples[:limit] if train else []
         self.file = train.path.name if train else ""
         self.encoded, self.dev_encoded, self.test_encoded = (
@@ -114,11 +116,19 @@ class ClsTask:
         return pad(rows, self.pad_id) | {"labels": torch.tensor(labels)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The cross-entropy (paper, section 4.1), summed over texts; and how many are right."""
+        """The cross-entropy (paper, section 4.1) or that of R-Drop, summed over texts; and how many
+        are right."""
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        logits = model(**inputs).float()  # (B, L)
-        right = (logits.argmax(dim=1) == batch["labels"]).sum()
-        return F.cross_entropy(logits, batch["labels"], reduction="sum"), {"accuracy": right}
+        labels = batch["labels"]  # (B)
+        if self.r_drop:
+            twice = {name: x.repeat(2, 1) for name, x in inputs.items()}  # (B, T) -> (2B, T)
+            logits = model(**twice).float()  # (2B, L)
+            loss = r_drop_loss(logits, labels, self.r_drop)
+        else:
+            logits = model(**inputs).float()  # (B, L)
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+        right = (logits[: len(labels)].argmax(dim=1) == labels).sum()
+        return loss, {"accuracy": right}
 
     def names(self, examples: Sequence[int]) -> list[str]:
         """The lines that the texts stand on."""
@@ -150,6 +160,28 @@ class ClsTask:
             if self.test.has_labels:
                 results["test.json"] = as_json(compare(examples, probabilities, labels), labels)
         return scores.as_dict(), results
+
+
+def r_drop_loss(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """The loss of texts that went through the model twice, with other dropout each time: the mean
+    of both cross-entropies, and so many times the mean of both Kullback-Leibler divergences between
+    the two verdicts, which are to agree (Liang et al. 2021, "R-Drop: Regularized Dropout for Neural
+    Networks"; scaled as in its code, dropreg/R-Drop).
+
+    Args:
+        logits: (2B, L), first those of one pass, then those of the other.
+        labels: (B) int64, the classes.
+        weight: alpha in the paper.
+
+    Returns:
+        The sum over the B texts.
+    """
+    log_probs = logits.log_softmax(dim=1)
+    one, other = log_probs.chunk(2)  # (2B, L) -> 2 of (B, L)
+    loss = F.nll_loss(log_probs, labels.repeat(2), reduction="sum")
+    for p, q in ((one, other), (other, one)):
+        loss = loss + weight * F.kl_div(q, p, reduction="sum", log_target=True)  # KL(p || q)
+    return loss / 2
 
 
 def texts_of(examples: Iterable[Example]) -> Texts:
