@@ -23,6 +23,7 @@ from minibert.cls.reading import TAKEN, TextSet
 from minibert.cls.sets import read_sets
 from minibert.cls.task import ClsSettings, ClsTask, load_model, say_cut
 from minibert.datasets import SAMPLE
+from minibert.errors import UserError
 from minibert.metrics import is_chinese
 from minibert.parts import OWN_RECIPE, add_files, or_sample, rate_in_words, takes_own
 from minibert.report import say
@@ -94,8 +95,9 @@ def parser() -> argparse.ArgumentParser:
         "the first quarter and, for the rest, the end, instead of the beginning alone (Sun et al. "
         "2019, How to Fine-Tune BERT for Text Classification?)")  # fmt: skip
     add("--r-drop", type=runs.positive(float), metavar="WEIGHT", help="show each text twice, with "
-        "other dropout, and add how far the two verdicts are apart to the loss, so many times: "
-        "twice the time (Liang et al. 2021, R-Drop; 1 is usual; default: off)")  # fmt: skip
+        "other dropout, and add to the loss, also as it is printed, so many times how far the two "
+        "verdicts are apart: twice the time, and more memory, against which --accumulation helps "
+        "(Liang et al. 2021, R-Drop; 1 is their alpha of 2; default: off)")  # fmt: skip
     runs.add_options(result)
     return result
 
@@ -109,12 +111,20 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     data = {part: found.as_dict() for part, found in texts.items()}
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     model = load_model(weights, labels).to(device)
+    r_drop = settings.get("r_drop", 0.0)  # runs that were begun before there was one lack it
+    config = model.config
+    rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+    if r_drop and not any((*rates, config.classifier_dropout)):
+        raise UserError(
+            f"{settings['weights']} has no dropout (config.json), so --r-drop would show each text "
+            "twice for nothing; leave it out"
+        )
     tokenizer = load_tokenizer(weights)
     cls_settings = ClsSettings(**{name: settings[name] for name in ClsSettings._fields})
     has_pairs = texts["train"].columns.pair is not None
     check_length(cls_settings.max_length, has_pairs)
     told_apart = "the two texts of a pair apart" if has_pairs else None
-    check_model(model.config, tokenizer, cls_settings.max_length, told_apart)
+    check_model(config, tokenizer, cls_settings.max_length, told_apart)
     task = ClsTask(
         tokenizer,
         cls_settings,
@@ -123,7 +133,7 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
         texts["train"],
         texts.get("test"),
         limit=settings["limit"],
-        r_drop=settings.get("r_drop", 0.0),  # runs that were begun before there was one lack it
+        r_drop=r_drop,
     )
     counts = say_what_is_cut(task)
     if not resumed:

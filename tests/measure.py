@@ -65,9 +65,13 @@ def projections(case: Case, reference: Mapping[str, Sampled]) -> list[Measure]:
     ]
 
 
-def gradients(case: Case, head: str, reference: Reference) -> list[Measure]:
+def gradients(
+    case: Case, head: str, reference: Reference, peers: Mapping[str, Tensor] | None = None
+) -> list[Measure]:
     """The gradient of each parameter: within 1e-5 of the tensor's largest value, plus 1e-8.
 
+    Where transformers' other attention (peers) gives it another gradient than the reference's by
+    more, the bound is what they differ by, up to 1e-4: sums over all tokens that nearly cancel.
     A gradient that is exactly zero (`cases.zero_gradients`) is rounding noise on both sides and has
     no largest value to measure by: it must be tiny beside the largest gradient of all.
     """
@@ -85,7 +89,9 @@ def gradients(case: Case, head: str, reference: Reference) -> list[Measure]:
             sampled = isinstance(expected, Sampled)
             largest = expected.largest if sampled else expected.abs().max().item()
             measured = max(0.0, difference(expected, gradient) - 1e-8) / largest
-            measures.append(Measure(f"gradient {name}", measured, 1e-5))
+            peer = 0.0 if peers is None else difference(expected, peers[name]) / largest
+            bound = max(1e-5, min(peer, 1e-4))
+            measures.append(Measure(f"gradient {name}", measured, bound))
             if sampled:  # sees a fault between the samples; its rounding errors add up
                 measured = expected.projected_difference(gradient)
                 measures.append(Measure(f"projected gradient {name}", measured, 1e-4))

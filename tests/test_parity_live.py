@@ -43,7 +43,9 @@ def test_every_hidden_state_attention_and_logit_is_that_of_transformers(case: Ca
 )
 def test_every_gradient_is_that_of_transformers(case: Case, attention: str, head: str) -> None:
     reference = cases.gradients(case, load_transformers(attention), head)
-    assert_all_hold(measure.gradients(case, head, reference))
+    # Ours has the formula of eager and, in fp32 without dropout, the kernel of sdpa.
+    sdpa = cases.gradients(case, load_transformers("sdpa"), head)
+    assert_all_hold(measure.gradients(case, head, reference, peers=sdpa))
 
 
 @pytest.mark.parametrize("head", [QA, CLASSIFICATION])

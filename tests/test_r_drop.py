@@ -18,27 +18,26 @@ from minibert.cls.task import ClsTask, r_drop_loss
 from minibert.tokenizer import load_tokenizer
 
 
-def by_the_paper(logits: Tensor, labels: Tensor, alpha: float) -> Tensor:
-    """Equations 1 to 3 of Liang et al. 2021, a text at a time; the sum of the texts is halved, as
-    in the code beside the paper, so that without divergence it is the cross-entropy."""
+def by_the_paper(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """Half of the loss of Liang et al. 2021, a text at a time, with twice the weight for alpha."""
     texts = len(labels)
     total = torch.zeros((), dtype=logits.dtype)
     for i in range(texts):
         p, q = logits[i].softmax(dim=0), logits[texts + i].softmax(dim=0)
         likelihood = -p[labels[i]].log() - q[labels[i]].log()
-        divergence = (p * (p / q).log()).sum() + (q * (q / p).log()).sum()
-        total = total + likelihood / 2 + alpha * divergence / 2
+        divergence = ((p * (p / q).log()).sum() + (q * (q / p).log()).sum()) / 2
+        total = total + (likelihood + 2 * weight * divergence) / 2
     return total
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 5.0])
+@pytest.mark.parametrize("weight", [0.5, 1.0, 5.0])
 @pytest.mark.parametrize("n_labels", [2, 5])
-def test_loss_and_gradient_are_those_of_the_paper(alpha: float, n_labels: int) -> None:
+def test_loss_and_gradient_are_those_of_the_paper(weight: float, n_labels: int) -> None:
     torch.manual_seed(0)
     logits = 2 * torch.randn(14, n_labels, dtype=torch.float64)
     logits.requires_grad_()
     labels = torch.randint(n_labels, (7,))
-    losses = [f(logits, labels, alpha) for f in (r_drop_loss, by_the_paper)]
+    losses = [f(logits, labels, weight) for f in (r_drop_loss, by_the_paper)]
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in losses))
 
@@ -89,6 +88,27 @@ def test_a_run_keeps_it_and_goes_on_with_it(tiny: TinyCls) -> None:
     assert json_of(tiny.folder / "whole/run.json")["settings"]["r_drop"] == 1.0
     assert run(["--resume", str(tiny.folder / "stopped")]).code == 0
     assert results(tiny.folder / "stopped") == results(tiny.folder / "whole")
+    assert run(tiny.arguments("without")).code == 0
+    learned = [results(tiny.folder / name) for name in ("whole", "without")]
+    assert learned[0]["model.safetensors"] != learned[1]["model.safetensors"]
+
+
+def test_without_dropout_it_is_refused(tmp_path: Path) -> None:
+    still = TinyCls(tmp_path, dropout=0.0)
+    ended = forks().run(still.arguments("run", r_drop=1), script="train_cls")
+    assert ended.code == 2
+    assert "has no dropout (config.json), so --r-drop would show" in ended.err[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("accumulation", [2, 5])
+def test_computed_in_parts_each_text_meets_itself(tiny: TinyCls, accumulation: int) -> None:
+    """Both passes of a text are in one part: without dropout in the parts nothing changes."""
+    model, task = tiny.model().eval(), task_of(tiny, 1.0)
+    whole, _ = task.loss(model, task.batch(range(10)))
+    size = 10 // accumulation
+    parts = [task.loss(model, task.batch(range(i, i + size)))[0] for i in range(0, 10, size)]
+    torch.testing.assert_close(torch.stack(parts).sum(), whole)
 
 
 def test_a_run_of_before_goes_on_without_it(tiny: TinyCls) -> None:

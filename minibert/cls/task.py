@@ -166,12 +166,13 @@ def r_drop_loss(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
     """The loss of texts that went through the model twice, with other dropout each time: the mean
     of both cross-entropies, and so many times the mean of both Kullback-Leibler divergences between
     the two verdicts, which are to agree (Liang et al. 2021, "R-Drop: Regularized Dropout for Neural
-    Networks"; scaled as in its code, dropreg/R-Drop).
+    Networks"). Without divergence it is the cross-entropy of one pass.
 
     Args:
         logits: (2B, L), first those of one pass, then those of the other.
         labels: (B) int64, the classes.
-        weight: alpha in the paper.
+        weight: half of the alpha of the paper, whose loss is the sum of both cross-entropies, and
+            alpha times the mean of both divergences.
 
     Returns:
         The sum over the B texts.
