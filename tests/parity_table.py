@@ -93,15 +93,17 @@ def forward_rows(what: str, name: str, case: Case) -> Iterator[tuple[str, list[M
 
 def training_rows(what: str, name: str, case: Case) -> Iterator[tuple[str, list[Measure]]]:
     for head, loss in ((QA, "QA"), (CLASSIFICATION, "classification")):
+        peers = None
         if LIVE:
             load = cases.load_transformers("eager")
             gradients = cases.gradients(case, load, head)
+            peers = cases.gradients(case, cases.load_transformers("sdpa"), head)
             losses = cases.training_losses(case, load, head)
         else:
             reference, _ = stored.load(name)
             gradients = measure.stored_gradients(reference, head)
             losses = reference[f"losses.{head}"]
-        yield f"gradients, {loss} loss: {what}", measure.gradients(case, head, gradients)
+        yield f"gradients, {loss} loss: {what}", measure.gradients(case, head, gradients, peers)
         yield f"20 steps, {loss} loss: {what}", [measure.losses(case, head, losses)]
 
 
