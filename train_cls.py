@@ -22,6 +22,7 @@ from minibert.cls.encoding import check_length
 from minibert.cls.reading import TAKEN, TextSet
 from minibert.cls.sets import read_sets
 from minibert.cls.task import ClsSettings, ClsTask, load_model, say_cut
+from minibert.config import BertConfig
 from minibert.datasets import SAMPLE
 from minibert.errors import UserError
 from minibert.metrics import is_chinese
@@ -112,19 +113,14 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     recipe, directory, weights = runs.open_run(settings, data, device, resumed)
     model = load_model(weights, labels).to(device)
     r_drop = settings.get("r_drop", 0.0)  # runs that were begun before there was one lack it
-    config = model.config
-    rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
-    if r_drop and not any((*rates, config.classifier_dropout)):
-        raise UserError(
-            f"{settings['weights']} has no dropout (config.json), so --r-drop would show each text "
-            "twice for nothing; leave it out"
-        )
+    if r_drop:
+        check_dropout(model.config, settings["weights"])
     tokenizer = load_tokenizer(weights)
     cls_settings = ClsSettings(**{name: settings[name] for name in ClsSettings._fields})
     has_pairs = texts["train"].columns.pair is not None
     check_length(cls_settings.max_length, has_pairs)
     told_apart = "the two texts of a pair apart" if has_pairs else None
-    check_model(config, tokenizer, cls_settings.max_length, told_apart)
+    check_model(model.config, tokenizer, cls_settings.max_length, told_apart)
     task = ClsTask(
         tokenizer,
         cls_settings,
@@ -139,6 +135,16 @@ def prepare(settings: dict[str, Any], device: torch.device, resumed: Path | None
     if not resumed:
         runs.start(directory, settings, data, counts, weights, task.lengths)
     return Training(model, task, recipe, directory, resume=resumed is not None)
+
+
+def check_dropout(config: BertConfig, name: str) -> None:
+    """Raises UserError where both passes of R-Drop would be the same."""
+    rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+    if not any((*rates, config.classifier_dropout)):
+        raise UserError(
+            f"{name} has no dropout (config.json), so --r-drop would show each text twice for "
+            "nothing; leave it out"
+        )
 
 
 def say_what_is_cut(task: ClsTask) -> dict[str, int]:

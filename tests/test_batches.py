@@ -181,7 +181,7 @@ def test_the_pad_id_within_a_text_is_not_masked() -> None:
     assert mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
-def test_a_text_gets_the_same_logits_alone_and_padded_in_a_batch() -> None:
+def small_model(positions: int) -> BertForQuestionAnswering:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50,
@@ -189,9 +189,13 @@ def test_a_text_gets_the_same_logits_alone_and_padded_in_a_batch() -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=16,
+        max_position_embeddings=positions,
     )
-    model = BertForQuestionAnswering(config).eval()
+    return BertForQuestionAnswering(config).eval()
+
+
+def test_a_text_gets_the_same_logits_alone_and_padded_in_a_batch() -> None:
+    model = small_model(positions=16)
     texts = [text(2, 7, 3, 9, 3, n_first=3), text(2, 8, 3, 11, 12, 13, 14, 3, n_first=3)]
     with torch.no_grad():
         together = model(**pad(texts, pad_id=0)).start_logits

@@ -3,60 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from test_batches import small_model, text
 
 from minibert import attention
-from minibert.config import BertConfig
 from minibert.inference import Floats, outputs
-from minibert.model import BertForQuestionAnswering, SpanLogits
+from minibert.model import SpanLogits
 from minibert.train import autocast
 
 CPU = torch.device("cpu")
-
-
-class Text(NamedTuple):
-    input_ids: NDArray[np.int32]
-    token_type_ids: NDArray[np.int32]
-
-
-def texts(lengths: Sequence[int]) -> list[Text]:
-    drawn = np.random.default_rng(0)
-    return [
-        Text(drawn.integers(5, 50, n, dtype=np.int32), np.zeros(n, dtype=np.int32)) for n in lengths
-    ]
-
-
-class Watched(BertForQuestionAnswering):
-    """Notes how long its batches are."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        super().__init__(
-            BertConfig(
-                vocab_size=50,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=64,
-                max_position_embeddings=45,
-            )
-        )
-        self.seen: list[int] = []
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-    ) -> SpanLogits:
-        self.seen.append(input_ids.size(1))
-        return super().forward(input_ids, attention_mask, token_type_ids)
 
 
 def starts(logits: SpanLogits, lengths: Sequence[int]) -> list[Floats]:
@@ -76,11 +35,25 @@ def test_long_texts_are_padded_to_whole_vectors_where_amx_gains_by_it(
     monkeypatch: pytest.MonkeyPatch, precision: str, limit: int | None, has: str, seen: list[int]
 ) -> None:
     monkeypatch.setattr(attention, "has_unit", lambda name: name == has)
-    model, rows = Watched().eval(), texts([30, 43, 5])
+    model, lengths = small_model(positions=45), []
+    drawn = np.random.default_rng(0)
+    rows = [text(*drawn.integers(5, 50, n).tolist()) for n in (30, 43, 5)]
+
+    def note(_: Any, given: Any, named: dict[str, torch.Tensor]) -> None:
+        lengths.append(named["input_ids"].size(1))
+
+    watch = model.register_forward_pre_hook(note, with_kwargs=True)
     with autocast(CPU, precision):
         found = outputs(model, rows, 0, starts, batch_size=1, doing="", limit=limit)
-    assert model.seen == seen
-    exact = [model(torch.tensor(row.input_ids)[None].long()).start_logits[0] for row in rows]
+    assert lengths == seen
+    watch.remove()
+    exact = [
+        model(
+            torch.tensor(row.input_ids)[None].long(),
+            token_type_ids=torch.tensor(row.token_type_ids)[None].long(),
+        ).start_logits[0]
+        for row in rows
+    ]
     within = 2e-2 if precision == "bf16" else 1e-6
     for one, other in zip(found, exact, strict=True):
         np.testing.assert_allclose(one, other.detach().numpy(), atol=within)

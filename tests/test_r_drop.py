@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from forked import forks
 from tiny import json_of
-from tiny_cls import SETTINGS, TinyCls, results
+from tiny_cls import TinyCls, results
 from torch import Tensor
 
+import train_cls
 from minibert import files
-from minibert.cls.task import ClsTask, r_drop_loss
-from minibert.tokenizer import load_tokenizer
+from minibert.cls.task import r_drop_loss
 
 
 def by_the_paper(logits: Tensor, labels: Tensor, weight: float) -> Tensor:
@@ -54,22 +54,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyCls:
     return TinyCls(tmp_path_factory.mktemp("tiny"))
 
 
-def task_of(tiny: TinyCls, r_drop: float) -> ClsTask:
-    tokenizer = load_tokenizer(tiny.weights)
-    labels = tiny.train.labels
-    return ClsTask(tokenizer, SETTINGS, labels, tiny.dev, tiny.train, r_drop=r_drop)
-
-
 def test_the_two_passes_have_dropout_of_their_own(tiny: TinyCls) -> None:
     model = tiny.model()
-    plain, twice = task_of(tiny, 0.0), task_of(tiny, 1.0)
+    plain, twice = tiny.task(), tiny.task(r_drop=1.0)
     batch = plain.batch(range(8))
     for apart in (False, True):
         model.train(apart)
         found = []
         for weight in (0.0, 1.0, 100.0):
             torch.manual_seed(3)
-            loss, right = task_of(tiny, weight).loss(model, batch)
+            loss, right = tiny.task(r_drop=weight).loss(model, batch)
             found.append((loss.item(), right["accuracy"].item()))
         divergence = found[2][0] - found[1][0]
         assert divergence > 1e-3 if apart else abs(divergence) < 1e-4
@@ -104,7 +98,7 @@ def test_without_dropout_it_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accumulation", [2, 5])
 def test_computed_in_parts_each_text_meets_itself(tiny: TinyCls, accumulation: int) -> None:
     """Both passes of a text are in one part: without dropout in the parts nothing changes."""
-    model, task = tiny.model().eval(), task_of(tiny, 1.0)
+    model, task = tiny.model().eval(), tiny.task(r_drop=1.0)
     whole, _ = task.loss(model, task.batch(range(10)))
     size = 10 // accumulation
     parts = [task.loss(model, task.batch(range(i, i + size)))[0] for i in range(0, 10, size)]
@@ -127,8 +121,6 @@ def test_a_run_of_before_goes_on_without_it(tiny: TinyCls) -> None:
 def test_a_weight_that_is_none_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import train_cls
-
     with pytest.raises(SystemExit) as ended:
         train_cls.main(["--r-drop", "0", "--out", str(tmp_path / "run")])
     assert ended.value.code == 2

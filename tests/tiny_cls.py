@@ -56,9 +56,12 @@ class TinyCls(Folder):
         dev = read_texts(write_texts(folder / "dev.tsv", 24, seed=2), like=train)
         super().__init__(folder, weights, train, dev, LENGTHS)
 
-    def task(self, train: TextSet | None = None, settings: ClsSettings = SETTINGS) -> ClsTask:
+    def task(
+        self, train: TextSet | None = None, settings: ClsSettings = SETTINGS, r_drop: float = 0.0
+    ) -> ClsTask:
         tokenizer = load_tokenizer(self.weights)
-        return ClsTask(tokenizer, settings, LABELS, self.dev, train or self.train)
+        texts = train or self.train
+        return ClsTask(tokenizer, settings, LABELS, self.dev, texts, r_drop=r_drop)
 
     def model(self) -> BertForSequenceClassification:
         torch.manual_seed(0)
