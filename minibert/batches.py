@@ -72,18 +72,31 @@ def length_grouped_batches(
     return [batches[i] for i in order]
 
 
-def sequential_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def sequential_batches(
+    lengths: Sequence[int], batch_size: int, max_tokens: int | None = None
+) -> list[list[int]]:
     """Every index into `lengths` once, longest texts first: for evaluation.
 
     The least padding there is for this batch size, and what does not fit into memory fails at
     once. The indices tell to which text an output belongs.
+
+    Args:
+        batch_size: texts in a batch, at most.
+        max_tokens: tokens in a batch, padding included, at most, unless one text alone has more;
+            None for as many as there are.
 
     Raises:
         ValueError: batch_size below 1.
     """
     check_batch_size(batch_size)
     rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return cut(rows, batch_size)
+    batches = []
+    while rows:
+        fits = batch_size if max_tokens is None else max_tokens // max(1, lengths[rows[0]])
+        n = min(batch_size, max(1, fits))
+        batches.append(rows[:n])
+        rows = rows[n:]
+    return batches
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -17,6 +17,10 @@ from minibert.batches import Row, pad, sequential_batches
 
 Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
 
+# Tokens of a batch on a CPU, at most: what a layer makes of more does not stay in its cache until
+# the next one reads it. Without gradients bert-base then takes 1.6 times as long (bench/README.md).
+CACHED_TOKENS = 2048
+
 
 @torch.inference_mode()
 def outputs(
@@ -33,6 +37,7 @@ def outputs(
 
     Args:
         model: is left in the mode (training or not) that it was in.
+        batch_size: texts in a batch, at most; on a CPU fewer where they are long.
         keep: takes the output for a batch and the lengths of its rows; returns what is to be kept
             of each, on the CPU.
         doing: the word before the bar.
@@ -45,7 +50,8 @@ def outputs(
     device = next(model.parameters()).device
     lengths = [len(row.input_ids) for row in rows]
     mine: dict[str, torch.Tensor] = {}
-    batches = distributed.share(sequential_batches(lengths, batch_size))
+    max_tokens = CACHED_TOKENS if device.type == "cpu" else None
+    batches = distributed.share(sequential_batches(lengths, batch_size, max_tokens))
     # One batch needs no bar; None: none where there is no terminal, either.
     quiet = None if distributed.is_main() and len(batches) > 1 else True
     for places in tqdm(batches, desc=doing, unit="batch", disable=quiet):

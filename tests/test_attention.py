@@ -173,6 +173,43 @@ def test_in_16_bits_it_is_as_exact_as_the_formula_there(sharpness: int) -> None:
     assert ours <= 1.01 * formula < 0.03
 
 
+@pytest.mark.parametrize("texts", [1, 2, 100])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 31, 32, 33, 64])
+def test_without_gradient_it_is_the_formula_whatever_rows_are_filled_up_with(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, padded: bool, texts: int
+) -> None:
+    monkeypatch.setattr(attention, "AT_ONCE", texts * H * tokens * tokens)
+    torch.manual_seed(0)
+    memory = torch.randn(B, tokens, 3 * H * D, dtype=torch.float64)  # as of one product for three
+    q, k, v = (x.unflatten(2, (H, D)).transpose(1, 2) for x in memory.chunk(3, dim=2))
+    lengths = torch.tensor([tokens, 1, tokens // 2 + 1, tokens, tokens])[:, None, None, None]
+    visible = torch.arange(tokens) < lengths if padded else None
+    hidden = None if visible is None else torch.where(visible, 0.0, -math.inf).double()
+    found = attention.attention_without_gradient(q, k, v, hidden)
+    torch.testing.assert_close(found, plain(q, k, v, visible, 0.0), atol=1e-13, rtol=0)
+    assert found.transpose(1, 2).is_contiguous()  # so that heads join uncopied
+
+
+@pytest.mark.parametrize(
+    ("tokens", "keys"), [(15, 15), (16, 32), (31, 32), (32, 32), (47, 47), (48, 64), (127, 128)]
+)
+def test_rows_of_scores_are_filled_up_from_half_a_vector_on(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, keys: int
+) -> None:
+    rows: list[int] = []
+    softmax = Tensor.softmax
+
+    def noted(x: Tensor, dim: int) -> Tensor:
+        rows.append(x.size(dim))
+        return softmax(x, dim)
+
+    monkeypatch.setattr(Tensor, "softmax", noted)
+    x = torch.randn(1, 1, tokens, D).bfloat16()
+    attention.attention_without_gradient(x, x, x, None)
+    assert rows == [keys]
+
+
 def test_it_has_no_second_derivative() -> None:
     given = inputs()
     squares = fast_attention(*given, 0.3).square().sum()

@@ -135,6 +135,17 @@ def test_hardly_a_token_of_real_training_data_is_padding(
         assert token_efficiency(lengths, at_random) < least  # so the measure can tell
 
 
+@pytest.mark.parametrize("most", [1, 100, 512, 2048, 100_000])
+def test_a_batch_has_no_more_tokens_than_it_may_unless_one_text_has(most: int) -> None:
+    lengths = random_lengths(300)
+    batches = sequential_batches(lengths, 16, max_tokens=most)
+    assert flat(batches) == flat(sequential_batches(lengths, 16))
+    sizes = [(len(batch), max(lengths[row] for row in batch)) for batch in batches]
+    assert all(n == 1 or (n <= 16 and n * longest <= most) for n, longest in sizes)
+    # And no fewer: the next text would have been one too many.
+    assert all(n == 16 or (n + 1) * longest > most for n, longest in sizes[:-1])
+
+
 def test_evaluation_begins_with_the_longest_text_and_never_grows() -> None:
     lengths = random_lengths(300)
     batches = sequential_batches(lengths, 16)

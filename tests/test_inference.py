@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_batches import small_model, text
+from torch import nn
 
-from minibert import attention
+from minibert import attention, inference
 from minibert.inference import Floats, outputs
 from minibert.model import SpanLogits
 from minibert.train import autocast
@@ -20,6 +22,18 @@ CPU = torch.device("cpu")
 
 def starts(logits: SpanLogits, lengths: Sequence[int]) -> list[Floats]:
     return [x[:n].float().numpy() for x, n in zip(logits.start_logits, lengths, strict=True)]
+
+
+@contextmanager
+def watched(model: nn.Module, shapes: list[tuple[int, ...]]) -> Iterator[None]:
+    """Notes the shape of each batch that a model is given."""
+
+    def note(_: Any, given: Any, named: dict[str, torch.Tensor]) -> None:
+        shapes.append(tuple(named["input_ids"].shape))
+
+    watch = model.register_forward_pre_hook(note, with_kwargs=True)
+    yield
+    watch.remove()
 
 
 @pytest.mark.parametrize(
@@ -35,18 +49,13 @@ def test_long_texts_are_padded_to_whole_vectors_where_amx_gains_by_it(
     monkeypatch: pytest.MonkeyPatch, precision: str, limit: int | None, has: str, seen: list[int]
 ) -> None:
     monkeypatch.setattr(attention, "has_unit", lambda name: name == has)
-    model, lengths = small_model(positions=45), []
+    model = small_model(positions=45)
     drawn = np.random.default_rng(0)
     rows = [text(*drawn.integers(5, 50, n).tolist()) for n in (30, 43, 5)]
-
-    def note(_: Any, given: Any, named: dict[str, torch.Tensor]) -> None:
-        lengths.append(named["input_ids"].size(1))
-
-    watch = model.register_forward_pre_hook(note, with_kwargs=True)
-    with autocast(CPU, precision):
+    shapes: list[tuple[int, ...]] = []
+    with autocast(CPU, precision), watched(model, shapes):
         found = outputs(model, rows, 0, starts, batch_size=1, doing="", limit=limit)
-    assert lengths == seen
-    watch.remove()
+    assert shapes == [(1, length) for length in seen]
     exact = [
         model(
             torch.tensor(row.input_ids)[None].long(),
@@ -57,3 +66,18 @@ def test_long_texts_are_padded_to_whole_vectors_where_amx_gains_by_it(
     within = 2e-2 if precision == "bf16" else 1e-6
     for one, other in zip(found, exact, strict=True):
         np.testing.assert_allclose(one, other.detach().numpy(), atol=within)
+
+
+def test_on_a_cpu_a_batch_stays_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of texts that it may have; and each text's output is its own."""
+    monkeypatch.setattr(inference, "CACHED_TOKENS", 40)
+    model = small_model(positions=45)
+    rows = [text(*range(5, 5 + n)) for n in (9, 43, 10, 20, 9, 19, 10, 10)]
+    found = {}
+    shapes: list[tuple[int, ...]] = []
+    with watched(model, shapes):
+        for size in (1, 100):
+            found[size] = outputs(model, rows, 0, starts, batch_size=size, doing="")
+    assert shapes[len(rows) :] == [(1, 43), (2, 20), (4, 10), (1, 9)]
+    for one, other in zip(found[1], found[100], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
