@@ -6,13 +6,16 @@ the formula out) and in 16 bits (half as fast as the products by themselves on a
 Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
 time, whose scores stay in the processor's cache, and for the backward pass no more is kept than
 the probabilities and a byte for each that says whether dropout spared it; the formula as autograd
-keeps it needs the masked ones, too, and that for all texts at once. In 16 bits scores and
-probabilities are rounded as the formula rounds them, where the kernel computes them in 32: the
-sums are two to eight times as far from the exact ones, still within what the products' inputs have
-lost already.
+keeps it needs the masked ones, too, and that for all texts at once. Where there is neither dropout
+nor a backward pass, products of 16 bits do more of it (`attention_without_gradient`).
+
+In 16 bits scores and probabilities are rounded as the formula rounds them (without a backward pass
+but for q / sqrt(D), which is not rounded by itself), where the kernel computes them in 32: the sums
+are two to eight times as far from the exact ones, still within what the products' inputs have lost
+already.
 
 Shapes:  B  texts   T  tokens of each   H  attention heads   D  size of a head
-         n  texts that are computed together   S  keys of each text, those that fill it up included
+         n  texts that are computed together   S  keys in a row of scores, filled up or not
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate
         of `dropout`; where H * T * T is a multiple of 4 they are the same.
     """
     elsewhere = q.device.type != "cpu" or torch.compiler.is_compiling()
-    trains = torch.is_grad_enabled() and q.requires_grad
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     if elsewhere or not (rate or is_kernel_slow(q.dtype, trains)):
         return F.scaled_dot_product_attention(q, k, v, visible, rate)
     hidden = None if visible is None else torch.where(visible, 0.0, -math.inf).to(q.dtype)
@@ -79,32 +82,40 @@ def good_length(tokens: int, dtype: torch.dtype) -> int:
 
 
 def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
-    """`AttentionByParts` where nothing is dropped and nothing kept: the product scales the scores
-    and adds what hides tokens, and a row of them is filled up to whole vectors.
-
-    torch's softmax of 16 bits takes what is left of a row after its whole vectors one by one: over
-    127 numbers twice as long as over 128. From half a vector on, hidden keys cost less than that.
+    """`AttentionByParts` in 16 bits without dropout and where no backward pass comes: the first
+    product also scales the scores and adds `hidden`, and keys that nobody sees fill up their rows.
     """
     B, H, T, D = q.shape
-    filling = -T % (2 * VECTOR)
-    S = T + filling if filling <= VECTOR else T
-    adds = 0 if hidden is None and S == T else 1
+    S = filled_row(T)
+    beta = 0 if hidden is None and S == T else 1  # 0: nothing is hidden, so nothing is added
     if hidden is None:
         hidden = q.new_zeros(B, 1, 1, T)
-    if S > T:
-        k, v = (F.pad(x, (0, 0, 0, S - T)) for x in (k, v))  # (B, H, T, D) -> (B, H, S, D)
-        hidden = F.pad(hidden, (0, S - T), value=-math.inf)  # (B, 1, 1, T) -> (B, 1, 1, S)
-    hidden = hidden[:, 0].expand(B, H, S)
+    hidden = F.pad(hidden, (0, S - T), value=-math.inf)  # (B, 1, 1, T) -> (B, 1, 1, S)
+    hidden = hidden[:, 0].expand(B, H, S)  # (B, 1, 1, S) -> (B, 1, S) -> (B, H, S)
     sums = torch.empty_like(q)  # in memory as q is, so that heads join uncopied
-    for texts in parts_of(q):
-        query, key, value = (x[texts].flatten(0, 1) for x in (q, k, v))  # (n, H, …) -> (n H, …)
-        # (n H, T, D) @ (n H, D, S) -> (n H, T, S), and what is added to all T rows
-        scores = torch.baddbmm(
-            hidden[texts].reshape(-1, 1, S), query, key.mT, beta=adds, alpha=1 / math.sqrt(D)
-        )
-        weighted = scores.softmax(2) @ value  # (n H, T, S) @ (n H, S, D) -> (n H, T, D)
+    for texts in parts_of(q, S):
+        # (n, H, T, D) -> (n H, T, D), three times
+        query, key, value = (x[texts].flatten(0, 1) for x in (q, k, v))
+        if S > T:
+            key, value = (F.pad(x, (0, 0, 0, S - T)) for x in (key, value))  # -> (n H, S, D)
+        added = hidden[texts].reshape(-1, 1, S)  # (n, H, S) -> (n H, 1, S)
+        # (n H, 1, S) + (n H, T, D) @ (n H, D, S) -> (n H, T, S)
+        scores = torch.baddbmm(added, query, key.mT, beta=beta, alpha=1 / math.sqrt(D))
+        weighted = scores.softmax(dim=2) @ value  # (n H, T, S) @ (n H, S, D) -> (n H, T, D)
         sums[texts] = weighted.view(-1, H, T, D)  # (n H, T, D) -> (n, H, T, D)
     return sums
+
+
+def filled_row(tokens: int) -> int:
+    """With how many keys a row of scores is computed that has so many tokens.
+
+    torch's softmax of 16 bits takes the numbers after the last whole vector of a row one by one:
+    with AVX-512 those of a row of 150 cost 0.70 ns each, of 160 0.42 (`bench/README.md`). Where
+    more than half of a vector is left over, it is cheaper whole.
+    """
+    whole = -(-tokens // (2 * VECTOR)) * 2 * VECTOR
+    gains = torch.backends.cpu.get_cpu_capability() == "AVX512" and whole - tokens < VECTOR
+    return whole if gains else tokens
 
 
 class AttentionByParts(torch.autograd.Function):
@@ -150,8 +161,10 @@ class AttentionByParts(torch.autograd.Function):
         return grad_q, grad_k, grad_v, None, None
 
 
-def parts_of(q: Tensor) -> Iterator[slice]:
-    """The texts that are computed together, so few that what is computed stays in the cache."""
+def parts_of(q: Tensor, keys: int | None = None) -> Iterator[slice]:
+    """The texts that are computed together, so few that what is computed stays in the cache.
+
+    keys: in a row of scores; None for T."""
     B, H, T, _ = q.shape
-    n = max(1, AT_ONCE // (H * T * T))
+    n = max(1, AT_ONCE // (H * T * (keys or T)))
     return (slice(i, i + n) for i in range(0, B, n))

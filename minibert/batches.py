@@ -77,8 +77,8 @@ def sequential_batches(
 ) -> list[list[int]]:
     """Every index into `lengths` once, longest texts first: for evaluation.
 
-    The least padding there is for this batch size, and what does not fit into memory fails at
-    once. The indices tell to which text an output belongs.
+    The least padding there is for this batch size, and without `max_tokens` what does not fit into
+    memory fails at once. The indices tell to which text an output belongs.
 
     Args:
         batch_size: texts in a batch, at most.
@@ -90,12 +90,13 @@ def sequential_batches(
     """
     check_batch_size(batch_size)
     rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    batches = []
-    while rows:
-        fits = batch_size if max_tokens is None else max_tokens // max(1, lengths[rows[0]])
+    batches: list[list[int]] = []
+    i = 0
+    while i < len(rows):
+        fits = batch_size if max_tokens is None else max_tokens // max(1, lengths[rows[i]])
         n = min(batch_size, max(1, fits))
-        batches.append(rows[:n])
-        rows = rows[n:]
+        batches.append(rows[i : i + n])
+        i += n
     return batches
 
 

@@ -68,7 +68,7 @@ def test_long_texts_are_padded_to_whole_vectors_where_amx_gains_by_it(
         np.testing.assert_allclose(one, other.detach().numpy(), atol=within)
 
 
-def test_on_a_cpu_a_batch_stays_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_a_batch_has_no_more_tokens_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of texts that it may have; and each text's output is its own."""
     monkeypatch.setattr(inference, "CACHED_TOKENS", 40)
     model = small_model(positions=45)
@@ -81,3 +81,21 @@ def test_on_a_cpu_a_batch_stays_in_the_cache(monkeypatch: pytest.MonkeyPatch) ->
     assert shapes[len(rows) :] == [(1, 43), (2, 20), (4, 10), (1, 9)]
     for one, other in zip(found[1], found[100], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "disable"), [(2, None), (32, True)])
+def test_a_few_texts_have_no_bar_however_many_batches_they_are(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, disable: bool | None
+) -> None:
+    """The windows of one question about a long text; None leaves it to the terminal."""
+    monkeypatch.setattr(inference, "CACHED_TOKENS", 40)
+    bars: list[tuple[int, bool | None]] = []
+
+    def noted(batches: list[Any], *, disable: bool | None, **_: Any) -> list[Any]:
+        bars.append((len(batches), disable))
+        return batches
+
+    monkeypatch.setattr(inference, "tqdm", noted)
+    rows = [text(*range(5, 35)) for _ in range(6)]
+    outputs(small_model(positions=45), rows, 0, starts, batch_size=batch_size, doing="")
+    assert bars == [(6, disable)]

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from minibert.batches import sequential_batches
+from minibert.inference import CACHED_TOKENS
 from minibert.train import autocast
 
 Columns: TypeAlias = dict[str, list[Any]]  # of a batch of records or of features
@@ -96,20 +98,20 @@ def target(
 def predict(
     model: Any, tokenizer: Any, found: Columns, batch_size: int, precision: str
 ) -> tuple[Logits, Logits]:
-    """The logits of all features, in batches of like length, each padded to its longest."""
+    """The logits of all features, in our batches (`minibert.inference`), each padded to its
+    longest text: the cache that they are made for helps both sides."""
     names = ("input_ids", "token_type_ids", "attention_mask")
-    order = sorted(range(len(found["input_ids"])), key=lambda i: -len(found["input_ids"][i]))
+    lengths = [len(ids) for ids in found["input_ids"]]
     starts: dict[int, NDArray[np.float32]] = {}
     ends: dict[int, NDArray[np.float32]] = {}
-    for at in range(0, len(order), batch_size):
-        rows = order[at : at + batch_size]
+    for rows in sequential_batches(lengths, batch_size, CACHED_TOKENS):
         encoded = {name: [found[name][i] for i in rows] for name in names}
         batch = tokenizer.pad(encoded, return_tensors="pt")
         with torch.inference_mode(), autocast(torch.device("cpu"), precision):
             out = model(**batch)
         starts |= zip(rows, out.start_logits.float().numpy(), strict=True)
         ends |= zip(rows, out.end_logits.float().numpy(), strict=True)
-    return [starts[i] for i in range(len(order))], [ends[i] for i in range(len(order))]
+    return [starts[i] for i in range(len(lengths))], [ends[i] for i in range(len(lengths))]
 
 
 def answers(
