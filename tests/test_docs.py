@@ -172,7 +172,7 @@ MEASURED = {  # page: where its measured tables begin and end, and the files of 
         [
             *(
                 f"{name}-{seed}"
-                for name in ("lstm-sst2", "sst2-paper", "reference-sst2-paper")
+                for name in ("lstm-sst2", "sst2-paper", "sst2-r-drop", "reference-sst2-paper")
                 for seed in range(3)
             ),
             *("sst2-0", "sst2-1"),
