@@ -6,8 +6,9 @@ the formula out) and in 16 bits (half as fast as the products by themselves on a
 Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
 time, whose scores stay in the processor's cache, and for the backward pass no more is kept than
 the probabilities and a byte for each that says whether dropout spared it; the formula as autograd
-keeps it needs the masked ones, too, and that for all texts at once. Where there is neither dropout
-nor a backward pass, products of 16 bits do more of it (`attention_without_gradient`).
+keeps it needs the masked ones, too, and that for all texts at once. In 16 bits, where there is
+neither dropout nor a backward pass, the first product also scales and masks
+(`attention_without_gradient`).
 
 In 16 bits scores and probabilities are rounded as the formula rounds them (without a backward pass
 but for q / sqrt(D), which is not rounded by itself), where the kernel computes them in 32: the sums
@@ -110,8 +111,8 @@ def filled_row(tokens: int) -> int:
     """With how many keys a row of scores is computed that has so many tokens.
 
     torch's softmax of 16 bits takes the numbers after the last whole vector of a row one by one:
-    with AVX-512 those of a row of 150 cost 0.70 ns each, of 160 0.42 (`bench/README.md`). Where
-    more than half of a vector is left over, it is cheaper whole.
+    with AVX-512 a number of a row of 150 costs 0.70 ns in the mean, of 160 0.42, which pays for the
+    ten more (`bench/README.md`). Measured for 22 numbers left over and more; filled from 17 on.
     """
     whole = -(-tokens // (2 * VECTOR)) * 2 * VECTOR
     gains = torch.backends.cpu.get_cpu_capability() == "AVX512" and whole - tokens < VECTOR

@@ -188,7 +188,7 @@ def test_without_gradient_it_is_the_formula_whatever_rows_are_filled_up_with(
     within: float,
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(attention, "AT_ONCE", texts * H * tokens * tokens)
+    monkeypatch.setattr(attention, "AT_ONCE", texts * H * tokens * attention.filled_row(tokens))
     torch.manual_seed(0)
     memory = torch.randn(B, tokens, 3 * H * D).to(dtype)  # as of one product for three
     q, k, v = (x.unflatten(2, (H, D)).transpose(1, 2) for x in memory.chunk(3, dim=2))
@@ -232,7 +232,8 @@ def test_rows_of_scores_are_filled_up_where_more_than_half_a_vector_is_left_over
 
 
 def test_a_gradient_of_the_values_alone_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a frozen query, too, no more is kept than `AttentionByParts` keeps."""
+    """With a frozen query, too, it goes by `AttentionByParts`."""
+    monkeypatch.setattr(attention, "has_unit", lambda name: False)
     monkeypatch.setattr(attention, "attention_without_gradient", None)  # not to be called
     q, k, v, visible = inputs(torch.bfloat16)
     fast_attention(q.detach(), k.detach(), v, visible, 0.0).sum().backward()

@@ -32,8 +32,10 @@ def watched(model: nn.Module, shapes: list[tuple[int, ...]]) -> Iterator[None]:
         shapes.append(tuple(named["input_ids"].shape))
 
     watch = model.register_forward_pre_hook(note, with_kwargs=True)
-    yield
-    watch.remove()
+    try:
+        yield
+    finally:
+        watch.remove()
 
 
 @pytest.mark.parametrize(

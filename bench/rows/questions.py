@@ -71,7 +71,7 @@ def ours(run: Path, data: Path, out: Path, work: Work, side: str) -> None:
 
 
 def theirs(run: Path, data: Path, out: Path, work: Work, side: str) -> None:
-    """The example's steps without datasets and Trainer, in batches of like length."""
+    """The example's steps without datasets and Trainer, in our batches."""
     reader = reader_of(run, work, side)
     records = json.loads(flat_of(data, run, work).read_text(encoding="utf-8"))["data"]
     n_best = reader.answer(records)
@@ -164,7 +164,7 @@ def logits_of_ours(run: Path, data: Path, work: Work) -> dict[tuple[int, ...], A
 
 
 PEERS = {
-    "sdpa": Side("the example at its best: sdpa, batches of like length, no datasets"),
+    "sdpa": Side("the example at its best: sdpa, our batches, no datasets"),
     "eager": Side("the same, attention eager"),
 }
 PIPELINES = {
