@@ -78,7 +78,7 @@ def good_length(tokens: int, dtype: torch.dtype) -> int:
     The kernel takes up to twice as long where a row of scores ends in a part of a vector. Where it
     is the one that is called in 16 bits, whole vectors are worth an eighth more tokens.
     """
-    whole = -(-tokens // VECTOR) * VECTOR
+    whole = rounded_up(tokens, VECTOR)
     return whole if has_amx(dtype) and 8 * whole <= 9 * tokens else tokens
 
 
@@ -114,9 +114,14 @@ def filled_row(tokens: int) -> int:
     with AVX-512 a number of a row of 150 costs 0.70 ns in the mean, of 160 0.42, which pays for the
     ten more (`bench/README.md`). Measured for 22 numbers left over and more; filled from 17 on.
     """
-    whole = -(-tokens // (2 * VECTOR)) * 2 * VECTOR
+    whole = rounded_up(tokens, 2 * VECTOR)
     gains = torch.backends.cpu.get_cpu_capability() == "AVX512" and whole - tokens < VECTOR
     return whole if gains else tokens
+
+
+def rounded_up(n: int, step: int) -> int:
+    """The next multiple of step that is no less than n."""
+    return -(-n // step) * step
 
 
 class AttentionByParts(torch.autograd.Function):
@@ -131,7 +136,7 @@ class AttentionByParts(torch.autograd.Function):
     ) -> Tensor:
         sums = torch.empty_like(q)  # in memory as q is: (B, T, H, D), so that heads join uncopied
         kept: list[Tensor] = []
-        for texts in parts_of(q):
+        for texts in parts_of(q, q.size(2)):
             # (n, H, T, D) @ (n, H, D, T) -> (n, H, T, T), line by line as in `explicit_attention`
             scores = (q[texts] / math.sqrt(q.size(3))) @ k[texts].mT
             probs = (scores if hidden is None else scores.add_(hidden[texts])).softmax(dim=3)
@@ -149,7 +154,7 @@ class AttentionByParts(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         root = math.sqrt(q.size(3))
-        for texts, probs, mask in zip(parts_of(q), kept[::2], kept[1::2], strict=True):
+        for texts, probs, mask in zip(parts_of(q, q.size(2)), kept[::2], kept[1::2], strict=True):
             keep = mask.to(probs.dtype)
             own_grad = grad[texts] * ctx.scale  # (n, H, T, D)
             # (n, H, T, D) @ (n, H, D, T) -> (n, H, T, T)
@@ -162,10 +167,8 @@ class AttentionByParts(torch.autograd.Function):
         return grad_q, grad_k, grad_v, None, None
 
 
-def parts_of(q: Tensor, keys: int | None = None) -> Iterator[slice]:
-    """The texts that are computed together, so few that what is computed stays in the cache.
-
-    keys: in a row of scores; None for T."""
+def parts_of(q: Tensor, S: int) -> Iterator[slice]:
+    """The texts that are computed together, so few that what is computed stays in the cache."""
     B, H, T, _ = q.shape
-    n = max(1, AT_ONCE // (H * T * (keys or T)))
+    n = max(1, AT_ONCE // (H * T * S))
     return (slice(i, i + n) for i in range(0, B, n))
