@@ -112,7 +112,7 @@ def filled_row(tokens: int) -> int:
 
     torch's softmax of 16 bits takes the numbers after the last whole vector of a row one by one:
     with AVX-512 a number of a row of 150 costs 0.70 ns in the mean, of 160 0.42, which pays for the
-    ten more (`bench/README.md`). Measured for 22 numbers left over and more; filled from 17 on.
+    ten more. With 17 numbers left over it is a gain in short rows and none in long ones.
     """
     whole = rounded_up(tokens, 2 * VECTOR)
     gains = torch.backends.cpu.get_cpu_capability() == "AVX512" and whole - tokens < VECTOR
