@@ -14,7 +14,6 @@ It is the other's figure divided by ours: how many times as fast ours is.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 from rows import encode, fine_tuning, floor, growth, loading, questions, step, windows
 from rows.row import Row, Work
-from rows.running import do, facts_of
+from rows.running import QUIET, Found, do_parts, facts_of
 from rows.table import HEADER, lines, short
 
 from minibert import files
@@ -51,9 +50,6 @@ VERSIONS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
-    if args.do:
-        do(json.loads(args.do), ROWS)
-        return 0
     if args.list:
         print("\n".join(listed(row) for row in ROWS.values()))
         return 0
@@ -69,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(map(short, found)))
     else:
         print("\n".join([HEADER, *(line for facts in found for line in lines(facts))]))
+        print(f"\nmeasured in {sum(facts.get('minutes', 0) for facts in found):.0f} minutes")
     failed = [facts["row"] for facts in found if facts["failed"]]
     if failed:
         print(f"did not run, or outputs differ: {', '.join(failed)}", file=sys.stderr)
@@ -78,15 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measured(names: Sequence[str], work: Work) -> Iterator[dict[str, Any]]:
     """What is found of each row, singly; in the quick form, where no time counts, some at once."""
     if not work.quick:
-        yield from (facts_of(ROWS[name], work, Path(__file__)) for name in names)
+        yield from (facts_of(ROWS[name], work, do) for name in names)
         return
 
     def one(name: str) -> dict[str, Any]:
         own = Path(tempfile.mkdtemp(dir=work.folder))  # rows that write the same files do not meet
-        return facts_of(ROWS[name], work._replace(folder=own), Path(__file__))
+        return facts_of(ROWS[name], work._replace(folder=own), do)
 
     with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
         yield from pool.map(one, names)
+
+
+def do(name: str, parts: Sequence[str], work: Work) -> Found:
+    """What a process of a row is started for."""
+    return do_parts(ROWS[name], parts, work)
 
 
 def listed(row: Row) -> str:
@@ -111,7 +113,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "settings": {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(args).items()
-            if name not in ("do", "list")
+            if name != "list"
         },
     }
 
@@ -149,9 +151,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of both sides (bf16 where the hardware has it, else fp32)")  # fmt: skip
     add("--pipeline", metavar="PYTHON", help="a Python that has transformers 4, for its "
         "question-answering pipeline, which version 5 lacks")  # fmt: skip
-    add("--do", metavar="JSON", help="(what this script gives to its own processes)")
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
+    os.environ |= QUIET
     sys.exit(main())

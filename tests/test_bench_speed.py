@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -28,8 +29,6 @@ from minibert.qa.decoding import decode
 from minibert.qa.reading import read_questions
 from minibert.qa.windows import make_windows
 from minibert.tokenizer import load_tokenizer
-
-SCRIPT = Path(speed.__file__)
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ class Processes:
         self.asked: list[tuple[str, bool]] = []
         self.checks = list(checks)
 
-    def __call__(self, row: Row, parts: Sequence[str], work: Work, script: Path) -> Any:
+    def __call__(self, row: Row, parts: Sequence[str], work: Work, do: running.Do) -> Any:
         seconds = {"ours": 1.0, "slow": 3.0, "fast": 2.0, "defaults": 9.0}
         self.asked += [(part, work.trial) for part in parts]
         return self.checks, turn(**{p: seconds[p] for p in parts if p != running.CHECK})
@@ -176,7 +175,7 @@ def test_after_the_trial_ours_and_the_best_peer_take_turns(
 ) -> None:
     processes = Processes([Check("logits", 0.0, 1.0)])
     monkeypatch.setattr(running, "in_a_process", processes)
-    facts = running.facts_of(ROW, work._replace(quick=False), SCRIPT)
+    facts = running.facts_of(ROW, work._replace(quick=False), speed.do)
     assert processes.asked == [
         (running.CHECK, False),
         *((side, True) for side in ("slow", "fast")),
@@ -191,49 +190,43 @@ def test_after_the_trial_ours_and_the_best_peer_take_turns(
 
 def test_a_row_that_lacks_something_fails_the_quick_form_alone(work: Work) -> None:
     row = replace(ROW, lacks=lambda work: "no bf16")
-    assert running.facts_of(row, work, SCRIPT)["failed"]
-    facts = running.facts_of(row, work._replace(quick=False), SCRIPT)
+    assert running.facts_of(row, work, speed.do)["failed"]
+    facts = running.facts_of(row, work._replace(quick=False), speed.do)
     assert not facts["failed"] and facts["not_run"] == "no bf16"
 
 
+def do_some(name: str, parts: Sequence[str], work: Work) -> running.Found:
+    """What the processes of the next test call."""
+
+    def measure(work: Work, side: str) -> dict[str, float]:
+        print("nobody sees this")
+        if side == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert side != "slow", "no such luck"
+        return {"seconds": 1.0, "pid": os.getpid(), "threads": torch.get_num_threads()}
+
+    row = replace(ROW, measure=measure, check=lambda work: [Check("logits", 2.0, 1.0)])
+    return running.do_parts(row, parts, work)
+
+
+@pytest.mark.parametrize("figure", ["seconds", "peak_mb"])  # a copy of a process, and a new one
 def test_a_side_runs_in_a_process_of_its_own_and_differing_outputs_fail(
-    work: Work,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    work: Work, figure: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"""
-import json, os, sys
-sys.path.insert(0, {str(SCRIPT.parent)!r})
-from rows.row import Check, Row, Side
-from rows.running import do
-
-def measure(work, side):
-    print("this goes to stderr")
-    assert side != "slow", "no such luck"
-    return {{"seconds": 1.0, "pid": os.getpid(), "quick": work.quick,
-            "threads": int(os.environ["OMP_NUM_THREADS"])}}
-
-def check(work):
-    return [Check("logits", 2.0, 1.0)]
-
-row = Row("row", "", {{"ours": Side("", "ours")}}, measure, check)
-do(json.loads(sys.argv[2]), {{"row": row}})
-""",
-        encoding="utf-8",
-    )
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    _, sides = running.in_a_process(ROW, ["ours", "fast"], work, script)
-    assert sides["ours"]["quick"] and sides["ours"]["peak_mb"] > 1
-    assert sides["ours"]["threads"] == 1
+    row = replace(ROW, figure=figure)
+    _, sides = running.in_a_process(row, ["ours", "fast"], work, do_some)
+    assert sides["ours"]["threads"] == 1 and sides["ours"]["peak_mb"] > 1
     assert sides["ours"]["pid"] == sides["fast"]["pid"] != os.getpid()
+    _, others = running.in_a_process(row, ["ours"], work, do_some)
+    assert others["ours"]["pid"] != sides["ours"]["pid"]
     with pytest.raises(running.Failed, match=r"outputs differ: logits: 2 > 1"):
-        running.in_a_process(ROW, [running.CHECK], work, script)
+        running.in_a_process(row, [running.CHECK], work, do_some)
+    assert "nobody" not in "".join(capfd.readouterr())
     with pytest.raises(running.Failed, match=r"slow: AssertionError: no such luck"):
-        running.in_a_process(ROW, ["slow"], work, script)
-    assert "no such luck" in capsys.readouterr().err
+        running.in_a_process(row, ["slow"], work, do_some)
+    assert "no such luck" in capfd.readouterr().err
+    with pytest.raises(running.Failed, match="killed: exit code -9"):
+        running.in_a_process(row, ["killed"], work, do_some)
 
 
 # speed.py
@@ -265,10 +258,10 @@ def test_the_figures_are_kept_after_each_row_and_a_failed_one_is_told(
 ) -> None:
     out = tmp_path / "speed.json"
 
-    def facts_of(row: Row, work: Work, script: Path) -> dict[str, Any]:
+    def facts_of(row: Row, work: Work, do: running.Do) -> dict[str, Any]:
         if row.name == "floor":
             assert [x["row"] for x in json.loads(out.read_text())["rows"]] == ["step"]
-        assert not work.quick and script == SCRIPT
+        assert not work.quick and do is speed.do
         return {"row": row.name, "not_run": "it broke", "failed": row.name == "floor"}
 
     monkeypatch.setattr(speed, "facts_of", facts_of)
@@ -278,7 +271,7 @@ def test_the_figures_are_kept_after_each_row_and_a_failed_one_is_told(
     facts = json.loads(out.read_text(encoding="utf-8"))
     assert facts["versions"]["torch"] == torch.__version__ and facts["machine"]["threads"] >= 1
     assert facts["settings"]["rows"] == ["step", "floor"]
-    assert not {"do", "list"} & facts["settings"].keys()  # they measure nothing
+    assert "list" not in facts["settings"]  # it measures nothing
     assert speed.main(["--rows", "step"]) == 0
 
 
@@ -287,7 +280,7 @@ def test_rows_of_the_quick_form_go_side_by_side_in_folders_of_their_own(
 ) -> None:
     both, folders = threading.Barrier(2), []
 
-    def facts_of(row: Row, work: Work, script: Path) -> dict[str, Any]:
+    def facts_of(row: Row, work: Work, do: running.Do) -> dict[str, Any]:
         both.wait(timeout=60)  # each waits for the other
         assert work.quick and work.folder.is_dir()
         folders.append(work.folder)

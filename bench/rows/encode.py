@@ -162,7 +162,7 @@ def sides_of(precision: str) -> dict[str, Side]:
 
 
 def row(batch: int, length: int, precision: str) -> Row:
-    shape = Shape(batch, length, precision, counted=5)
+    shape = Shape(batch, length, precision, counted=2)
     return Row(
         name=f"encode-{batch}x{length}-{precision}",
         what=f"encoding a batch, bert-base shape, {batch} x {length}, {precision}",

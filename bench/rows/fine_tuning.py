@@ -36,12 +36,14 @@ class Size(NamedTuple):
 
 
 FULL = {"qa": Size(1000, 200), "cls": Size(5000, 872)}
+# The example's defaults take ten times as long, so they are held beside ours on a quarter.
+DEFAULTS = {"qa": Size(250, 50), "cls": Size(1250, 218)}
 QUICK = {"qa": Size(24, 8), "cls": Size(160, 32)}
 
 
-def measure(task: str, work: Work, side: str) -> Figures:
+def measure(task: str, size: Size, work: Work, side: str) -> Figures:
     """How long it took and how well the model does; all programs are loaded before."""
-    size = QUICK[task] if work.quick else FULL[task]
+    size = QUICK[task] if work.quick else size
     if work.trial:
         size = Size(size.train // TRIAL, size.dev // TRIAL)
     once = ready(task, side, weights_of(task, work), size, work)
@@ -155,20 +157,21 @@ def by_trainer(task: str, recipe: trainer.Recipe, max_answer_length: int) -> Res
     return Result(recipe.out, found.score, found.steps)
 
 
-def check(task: str, work: Work) -> list[Check]:
+def check(task: str, sides: Mapping[str, Side], work: Work) -> list[Check]:
     """A short training without dropout: what the loops have learnt, in logits, and how many
     updates the Trainer made. What it learns is its own: it draws its own batches, and its loss
     for questions counts padding."""
     weights = material.without_dropout(weights_of(task, work), work)
-    found = {side: ready(task, side, weights, QUICK[task], work)() for side in SIDES}
-    ours = found["ours"]
+    found = {side: ready(task, side, weights, QUICK[task], work)() for side in sides}
+    ours = found.pop("ours")
     checks = []
-    for side in ("loop-sdpa", "loop-eager"):
-        learnt = logits_of(task, ours.weights), logits_of(task, found[side].weights)
+    for side, theirs in found.items():
+        if side in ("trainer", "defaults"):
+            checks.append(Check(f"updates, {side}", abs(theirs.steps - ours.steps), 0.0))
+            continue
+        learnt = logits_of(task, ours.weights), logits_of(task, theirs.weights)
         checks.append(apart(f"logits after training, {side}", *learnt, work.precision))
-        checks.append(Check(f"score, {side}", abs(found[side].score - ours.score), 0.0))
-    for side in ("trainer", "defaults"):
-        checks.append(Check(f"updates, {side}", abs(found[side].steps - ours.steps), 0.0))
+        checks.append(Check(f"score, {side}", abs(theirs.score - ours.score), 0.0))
     return checks
 
 
@@ -181,31 +184,34 @@ def logits_of(task: str, weights: Path) -> list[Tensor]:
     return list(out) if task == "qa" else [out]
 
 
-SIDES = {
-    "ours": Side("the training script, as a user runs it", "ours"),
+OURS = Side("the training script, as a user runs it", "ours")
+BEST = {
+    "ours": OURS,
     "loop-sdpa": Side("transformers' model, sdpa, in a plain loop with our windows and batches"),
     "loop-eager": Side("the same, eager"),
     "trainer": Side("transformers' Trainer, batches of like length, padded to the longest"),
-    "defaults": Side("transformers' example with its defaults", "beside", target=3.0),
 }
+AS_PUBLISHED = {"ours": OURS, "defaults": Side("transformers' example with its defaults")}
 
 
-def row(task: str, what: str) -> Row:
+def row(task: str, texts: str, size: Size, sides: Mapping[str, Side], target: float) -> Row:
+    is_best = sides is BEST
     return Row(
-        name=task,
-        what=what,
-        sides=SIDES,
-        measure=partial(measure, task),
-        check=partial(check, task),
-        target=1.25,
-        turns=3,
+        name=task if is_best else f"{task}-defaults",
+        what=f"fine-tuning on {size.train:,} {texts}, all-MiniLM-L6-v2, text to weights",
+        sides=sides,
+        measure=partial(measure, task, size),
+        check=partial(check, task, sides),
+        target=target,
+        turns=3 if is_best else 1,
         lacks=needs("transformers", "datasets", "accelerate"),
         left_out="torch.compile: batches of many lengths, each compiled anew, for a few updates",
-        settings=RECIPES[task] | FULL[task]._asdict(),
+        settings=RECIPES[task] | size._asdict(),
     )
 
 
+TEXTS = {"qa": "questions of SQuAD", "cls": "rows of SST-2"}
 ROWS = [
-    row("qa", "fine-tuning on 1,000 questions of SQuAD, all-MiniLM-L6-v2, text to weights"),
-    row("cls", "fine-tuning on 5,000 rows of SST-2, all-MiniLM-L6-v2, text to weights"),
+    *(row(task, texts, FULL[task], BEST, target=1.25) for task, texts in TEXTS.items()),
+    *(row(task, texts, DEFAULTS[task], AS_PUBLISHED, target=3.0) for task, texts in TEXTS.items()),
 ]

@@ -2,56 +2,70 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import torch
 
 from rows.row import Check, Figures, Row, Work, peak_mb
 from rows.table import best_peer, compare, exponents
 
 # For the processes: no hub is asked, and neither side spends time on bars and reports.
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # in the quick form there are as many processes as cores
+# What every process of a row is a copy of has imported these, which takes some seconds.
+IMPORTED_ONCE = ["torch", "transformers.models.bert.modeling_bert"]
 CHECK = "check"
+
+Found: TypeAlias = tuple[list[Check], dict[str, Figures]]  # of a process: its checks, its sides
+# What a process calls, and all that it needs to know: the row's name, parts of it, and the work.
+Do: TypeAlias = Callable[[str, Sequence[str], Work], Found]
 
 
 class Failed(Exception):
     """A process of a row ended in an error, or its outputs differ."""
 
 
-def facts_of(row: Row, work: Work, script: Path) -> dict[str, Any]:
+def facts_of(row: Row, work: Work, do: Do) -> dict[str, Any]:
     """All that is known of a row in the end; `not_run` says why, if there is nothing to know."""
     facts: dict[str, Any] = {"row": row.name, "what": row.what, "settings": dict(row.settings)}
     facts |= {"figure": row.figure, "left_out": row.left_out, "failed": False}
     if reason := row.lacks(work):
         return facts | {"not_run": reason, "failed": work.quick}
+    began = time.perf_counter()
     try:
-        return facts | (once(row, work, script) if work.quick else in_turns(row, work, script))
+        facts |= once(row, work, do) if work.quick else in_turns(row, work, do)
     except Failed as error:
         return facts | {"not_run": str(error), "failed": True}
+    return facts | {"minutes": (time.perf_counter() - began) / 60}
 
 
-def once(row: Row, work: Work, script: Path) -> dict[str, Any]:
+def once(row: Row, work: Work, do: Do) -> dict[str, Any]:
     """The check and each side once, all in one process: no time of it means anything."""
     sides = row.sides_for(work)
-    checks, turn = in_a_process(row, [CHECK, *sides], work, script)
+    checks, turn = in_a_process(row, [CHECK, *sides], work, do)
     return told(row, checks, turn, [turn])
 
 
-def in_turns(row: Row, work: Work, script: Path) -> dict[str, Any]:
+def in_turns(row: Row, work: Work, do: Do) -> dict[str, Any]:
     """The check; a trial of the peer's forms, not counted; then ours, the best and the rest."""
     sides = row.sides_for(work)
-    checks, _ = in_a_process(row, [CHECK], work, script)
+    checks, _ = in_a_process(row, [CHECK], work, do)
     peers = [name for name, side in sides.items() if side.kind == "peer"]
     best = next(iter(peers), None)
     trial: dict[str, Figures] = {}
     if len(peers) > 1:
         for side in peers:
-            trial |= in_a_process(row, [side], work._replace(trial=True), script)[1]
+            trial |= in_a_process(row, [side], work._replace(trial=True), do)[1]
         best = best_peer(sides, trial, row.figure)
     turns = []
     for i in range(row.turns):
@@ -59,7 +73,7 @@ def in_turns(row: Row, work: Work, script: Path) -> dict[str, Any]:
         chosen = [n for n in chosen if i < sides[n].turns_of(row.turns)]
         turn: dict[str, Figures] = {}
         for side in chosen:
-            turn |= in_a_process(row, [side], work, script)[1]
+            turn |= in_a_process(row, [side], work, do)[1]
         turns.append(turn)
     return told(row, checks, trial, turns)
 
@@ -76,46 +90,64 @@ def told(
     }
 
 
-def in_a_process(
-    row: Row, parts: Sequence[str], work: Work, script: Path
-) -> tuple[list[Check], dict[str, Figures]]:
+def in_a_process(row: Row, parts: Sequence[str], work: Work, do: Do) -> Found:
     """Runs parts of a row, its check or sides of it, in a new process.
+
+    It is a copy of one that has done nothing but to import (`IMPORTED_ONCE`); where memory is what
+    counts it starts from nothing.
 
     Raises:
         Failed: it ended in an error, or a check does not hold.
     """
-    job = {"row": row.name, "parts": parts, "work": work._asdict()}
-    command = [sys.executable, str(script), "--do", json.dumps(job, default=str)]
-    environment = {**os.environ, **QUIET, **(ONE_THREAD if work.quick else {})}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if ended.returncode:
-        print(ended.stderr, file=sys.stderr)
-        last = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
-        raise Failed(f"{', '.join(parts)}: {last}")
-    found = json.loads(ended.stdout)
-    checks = [Check(**check) for check in found["checks"]]
+    spawns = row.figure == "peak_mb"
+    context: SpawnContext | ForkServerContext
+    context = get_context("spawn") if spawns else get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.NamedTemporaryFile("r+", dir=work.folder, errors="replace") as said:
+        job = (row.name, parts, work)
+        process = context.Process(target=answer, args=(do, job, Path(said.name), sender))
+        process.start()
+        sender.close()  # so that a process which is killed leaves nobody waiting
+        try:
+            checks, sides = receiver.recv()
+        except EOFError:
+            process.join()
+            shown = said.read().strip()
+            print(shown, file=sys.stderr)
+            last = (shown.splitlines() or [f"exit code {process.exitcode}"])[-1]
+            raise Failed(f"{', '.join(parts)}: {last}") from None
+        process.join()
     for check in checks:
         if not check.holds:
             raise Failed(f"outputs differ: {check.what}: {check.measured:.2g} > {check.bound:.2g}")
-    sides: dict[str, Figures] = found["sides"]
     for name, figures in sides.items():
         print(f"{row.name}, {name}: {figures[row.figure]:.4g}", file=sys.stderr, flush=True)
     return checks, sides
 
 
-def do(job: dict[str, Any], rows: dict[str, Row]) -> None:
-    """What `in_a_process` asked for: the figures on stdout, all else that is printed on stderr."""
-    with os.fdopen(os.dup(1), "w") as result:
-        os.dup2(2, 1)
-        row, settings = rows[job["row"]], job["work"]
-        paths = {name: Path(settings[name]) for name in ("folder", "shared")}
-        work = Work(**{**settings, **paths})
-        checks: list[Check] = []
-        sides: dict[str, Figures] = {}
-        for part in job["parts"]:
-            if part == CHECK:
-                checks = row.check(work)
-            else:
-                sides[part] = row.measure(work, part) | {"peak_mb": peak_mb()}
-        found = {"checks": [check._asdict() for check in checks], "sides": sides}
-        json.dump(found, result)
+def answer(do: Do, job: tuple[str, Sequence[str], Work], said: Path, sender: Connection) -> None:
+    """In the new process: sends what is found; all that is printed goes to a file."""
+    with said.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    gc.freeze()  # what was imported for the other side costs this one nothing
+    try:
+        sender.send(do(*job))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def do_parts(row: Row, parts: Sequence[str], work: Work) -> Found:
+    """A row's check and sides, as they are named."""
+    if work.quick:
+        torch.set_num_threads(1)  # there are as many processes as cores
+    checks: list[Check] = []
+    sides: dict[str, Figures] = {}
+    for part in parts:
+        if part == CHECK:
+            checks = row.check(work)
+        else:
+            sides[part] = row.measure(work, part) | {"peak_mb": peak_mb()}
+    return checks, sides

@@ -97,8 +97,9 @@ def model_of(checkpoint: Path, side: str) -> nn.Module:
 
 
 def check(shape: Shape, work: Work) -> list[Check]:
-    """The loss and all gradients of one step without dropout, by each form of the peer."""
-    shape = shape.of(work)
+    """The loss and all gradients of one step without dropout, by each form of the peer, for the
+    first two texts alone: a text's gradient does not depend on how many others there are."""
+    shape = shape.of(work)._replace(batch=2)
     checkpoint = material.without_dropout(checkpoint_of(shape, work), work)
     found = {side: loss_and_gradients(checkpoint, shape, side, work) for side in ("ours", *THEIRS)}
     ours = found.pop("ours")
@@ -141,7 +142,7 @@ ROWS = [
         name="memory",
         what="peak memory of that step",
         sides={"ours": OURS, **THEIRS, **STORED},
-        measure=partial(measure, BASE),
+        measure=partial(measure, BASE._replace(counted=1)),
         check=partial(check, BASE),
         target=1.25,  # ours at most 0.8 of theirs
         figure="peak_mb",

@@ -35,15 +35,15 @@ def measure(data: Data, work: Work, side: str) -> Figures:
     if side == "ours":
         path, vocabulary, *cut = data.of(work)
         questions, tokenizer = read_questions(path).trainable, load_tokenizer(vocabulary)
-        return timed(lambda: make_windows(questions, tokenizer, *cut, training=True), counted=3)
+        return timed(lambda: make_windows(questions, tokenizer, *cut, training=True), counted=1)
     records, prepare = theirs(data, work)
     if side == "published":
         overlaps = [data.of(work)[-1]] * len(records)
         records = records.remove_columns("overlap").add_column("overlap", overlaps)
     if side == "direct":
         columns = records[:]
-        return timed(lambda: prepare(columns), counted=3)
-    return timed(lambda: mapped(records, prepare), counted=3)
+        return timed(lambda: prepare(columns), counted=1)
+    return timed(lambda: mapped(records, prepare), counted=1)
 
 
 def theirs(data: Data, work: Work) -> tuple[Any, Any]:
