@@ -35,6 +35,7 @@ from minibert.train import choose_precision
 
 FAMILIES = (fine_tuning, step, floor, questions, encode, windows, loading, growth)
 ROWS: dict[str, Row] = {row.name: row for family in FAMILIES for row in family.ROWS}
+TABLE = [name for name, row in ROWS.items() if not row.is_apart]
 AT_ONCE = 4  # rows of the quick form, at most: each is a process of up to 2 GB
 VERSIONS = (
     "torch",
@@ -138,8 +139,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rows", nargs="+", metavar="NAME", choices=list(ROWS), default=list(ROWS),
-        help="these rows alone (all)")  # fmt: skip
+    add("--rows", nargs="+", metavar="NAME", choices=list(ROWS), default=TABLE,
+        help="these rows alone (those of the table; cls-epoch is none)")  # fmt: skip
     add("--list", action="store_true", help="say what the rows are, and measure nothing")
     add("--quick", action="store_true", help="tiny sizes; fails only if a row did not run or "
         "outputs differ")  # fmt: skip

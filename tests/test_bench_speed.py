@@ -183,6 +183,7 @@ def test_after_the_trial_ours_and_the_best_peer_take_turns(
         *(("ours", False), ("fast", False)) * 2,
     ]
     assert not facts["failed"] and facts["sides"].keys() == {"ours", "fast", "defaults"}
+    assert 0 < facts["minutes"] < 1
     assert (facts["sides"]["fast"]["turns"], facts["sides"]["defaults"]["turns"]) == (3, 1)
     assert facts["sides"]["defaults"]["target"] == 3.0
     json.dumps(facts)
@@ -238,6 +239,7 @@ def test_every_row_of_the_table_is_there_and_has_one_side_of_ours() -> None:
     assert names >= {"qa", "cls", "step", "floor", "memory", "evaluate", "latency", "load"}
     assert names >= {f"encode-{s}-{p}" for s in ("8x512", "64x32") for p in ("fp32", "bf16")}
     assert names >= {"windows-cmrc", "windows-squad", "growth-length", "growth-data"}
+    assert names - set(speed.TABLE) == {"cls-epoch"} == names - set(speed.arguments([]).rows)
     for row in speed.ROWS.values():
         assert sum(side.kind == "ours" for side in row.sides.values()) == 1, row.name
 

@@ -77,6 +77,7 @@ class Row:
     lacks: Callable[[Work], str] = lambda work: ""  # why it cannot run here; "" if it can
     left_out: str = ""  # forms of the peer that are not tried, and why
     settings: Mapping[str, Any] = field(default_factory=dict)
+    is_apart: bool = False  # no part of the table: it takes long, and is measured when it is named
 
     def sides_for(self, work: Work) -> dict[str, Side]:
         """Those that can run here."""
