@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from minibert.cls import commands as cls_commands
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     add_json(parity)
     parity.set_defaults(run=_parity)
     _add_evaluate(commands)
+    _add_average(commands)
     qa_commands.add_commands(commands)
     cls_commands.add_commands(commands)
     return result
@@ -123,6 +126,21 @@ def _add_evaluate(commands: Any) -> None:
     add_json(evaluate, ": what is in eval.json")
     add_device(evaluate)
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_average(commands: Any) -> None:
+    average = commands.add_parser(
+        "average",
+        help="make one model of several runs: the mean of their weights",
+        description="Averages the weights of runs that differ in their seed or recipe alone "
+        "(Wortsman et al. 2022, Model soups): one model, usually better than each of them, and as "
+        "fast as one. It is asked and scored like a run.",
+        epilog="example: minibert average runs/sst2-0 runs/sst2-1 --out runs/sst2-mean",
+    )
+    average.add_argument("runs", nargs="+", metavar="RUN", help="runs of one training script, from "
+        "the same checkpoint and data; or RUN/last, for the last epoch's model")  # fmt: skip
+    average.add_argument("--out", required=True, metavar="DIR", help="where the model goes")
+    average.set_defaults(run=_average)
 
 
 def _positive(text: str) -> int:
@@ -163,6 +181,15 @@ def _evaluate(args: argparse.Namespace) -> int:
     if out:
         files.write_whole({out / name: files.as_text(text) for name, text in results.items()})
         print(f"written: {', '.join(str(out / name) for name in results)}", file=sys.stderr)
+    return 0
+
+
+def _average(args: argparse.Namespace) -> int:
+    from minibert.averaging import average
+
+    average(args.runs, Path(args.out))
+    score = f"minibert evaluate --model {shlex.quote(args.out)} --data NAME"
+    print(f"the mean of {len(args.runs)} models is in {args.out}; score it: {score}")
     return 0
 
 

@@ -184,10 +184,13 @@ def resumed(given: Settings, script: str) -> tuple[Path, Settings]:
             given than it was started with.
     """
     run = Path(given["resume"])
-    settings = read_run_json(run)["settings"]
+    facts = read_run_json(run)
+    settings = facts["settings"]
     made_by = script_of(settings)
     if script in SCRIPTS and made_by != script:
         raise UserError(f"{run} is no run of {script}{go_on_with(run, made_by)}")
+    if "averaged" in facts:
+        raise UserError(f"{run} is a mean of runs; to train it on, start from it with --weights")
     if missing := [name for name in (*RECIPE, "weights") if name not in settings]:
         raise UserError(f"{run / 'run.json'} is damaged: its settings lack {', '.join(missing)}")
     asked = {k: v for k, v in given.items() if k not in ("resume", "device", "out") and v != "auto"}
