@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rows import encode, fine_tuning, floor, growth, loading, questions, step, windows
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(listed(row) for row in ROWS.values()))
         return 0
     found = []
-    with tempfile.TemporaryDirectory(prefix="minibert-speed-") as folder:
+    folders = tempfile.TemporaryDirectory(prefix="minibert-speed-")
+    with folders as folder, patch.dict(os.environ, QUIET):  # for the processes
         work = Work(Path(folder), args.shared, args.weights, args.precision, args.pipeline)
         work = work._replace(quick=args.quick)
         for facts in measured(args.rows, work):
@@ -156,5 +158,4 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    os.environ |= QUIET
     sys.exit(main())
