@@ -98,8 +98,9 @@ def listed(row: Row) -> str:
     """A row for --list: what is measured, by which sides, and what is left out."""
     sides = "".join(f"\n    {name}: {side.what}" for name, side in row.sides.items())
     target = f" (target: {row.target:g})" if row.target else ""
+    apart = "\n    (no part of the table)" if row.is_apart else ""
     left_out = f"\n    left out: {row.left_out}" if row.left_out else ""
-    return f"{row.name}: {row.what}{target}{sides}{left_out}"
+    return f"{row.name}: {row.what}{target}{apart}{sides}{left_out}"
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:

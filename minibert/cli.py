@@ -133,12 +133,13 @@ def _add_average(commands: Any) -> None:
         "average",
         help="make one model of several runs: the mean of their weights",
         description="Averages the weights of runs that differ in their seed or recipe alone "
-        "(Wortsman et al. 2022, Model soups): one model, usually better than each of them, and as "
-        "fast as one. It is asked and scored like a run.",
+        "(Wortsman et al. 2022, Model soups, the uniform one): a model as fast as one of them, and "
+        "at times better than the best. It is asked and scored like a run.",
         epilog="example: minibert average runs/sst2-0 runs/sst2-1 --out runs/sst2-mean",
     )
-    average.add_argument("runs", nargs="+", metavar="RUN", help="runs of one training script, from "
-        "the same checkpoint and data; or RUN/last, for the last epoch's model")  # fmt: skip
+    average.add_argument("runs", nargs="+", metavar="RUN", help="directories of runs of one "
+        "training script, from the same checkpoint and data; or RUN/last, for the last epoch's "
+        "model")  # fmt: skip
     average.add_argument("--out", required=True, metavar="DIR", help="where the model goes")
     average.set_defaults(run=_average)
 

@@ -185,12 +185,12 @@ def resumed(given: Settings, script: str) -> tuple[Path, Settings]:
     """
     run = Path(given["resume"])
     facts = read_run_json(run)
+    if "averaged" in facts:
+        raise UserError(f"{run} is a mean of runs; to train it on, start from it with --weights")
     settings = facts["settings"]
     made_by = script_of(settings)
     if script in SCRIPTS and made_by != script:
         raise UserError(f"{run} is no run of {script}{go_on_with(run, made_by)}")
-    if "averaged" in facts:
-        raise UserError(f"{run} is a mean of runs; to train it on, start from it with --weights")
     if missing := [name for name in (*RECIPE, "weights") if name not in settings]:
         raise UserError(f"{run / 'run.json'} is damaged: its settings lack {', '.join(missing)}")
     asked = {k: v for k, v in given.items() if k not in ("resume", "device", "out") and v != "auto"}
@@ -213,6 +213,8 @@ def read_run_json(run: Path) -> dict[str, Any]:
     for part in ("settings", "data"):
         if not isinstance(facts.get(part), dict):
             raise UserError(f"{path} has no {part}, so it was not written by this script")
+    if not all(isinstance(part, dict) for part in facts["data"].values()):
+        raise UserError(f"{path} is damaged: its data are {facts['data']}")
     return facts
 
 
@@ -234,6 +236,7 @@ def directory_for(settings: Settings, data: Mapping[str, Any]) -> Path:
 
 def check_new(run: Path) -> None:
     """Raises UserError where something is in the way of a new run."""
+    check_name(run)
     try:
         # A process that was killed as it began may have left a part of run.json.
         is_taken = run.exists() and any(path.suffix != ".part" for path in run.iterdir())
@@ -245,6 +248,12 @@ def check_new(run: Path) -> None:
         )
     if is_taken:
         raise UserError(f"{run} exists already and is no run; choose another --out")
+
+
+def check_name(run: Path) -> None:
+    """Raises UserError where `run_of` would take a run for a part of another."""
+    if run.name == "last":
+        raise UserError(f"{run} would pass for the last model of a run; choose another --out")
 
 
 def start(

@@ -22,7 +22,7 @@ from tokenizers.processors import TemplateProcessing
 
 from minibert.config import BertConfig
 from minibert.errors import UserError
-from minibert.files import as_json, as_text, read_json, write_whole
+from minibert.files import Write, as_json, as_text, read_json, write_whole
 
 SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 CHUNK = 1024  # texts tokenized at once: the library's own records are some 100 bytes a token
@@ -186,7 +186,13 @@ def save_tokenizer(
     Raises:
         UserError: the files cannot be written; what was there before is kept.
     """
-    directory = Path(directory)
+    write_whole(tokenizer_files(tokenizer, Path(directory), max_length))
+
+
+def tokenizer_files(
+    tokenizer: Tokenizer, directory: Path, max_length: int | None
+) -> dict[Path, Write]:
+    """What `save_tokenizer` writes, to be written together with other files."""
     settings: dict[str, Any] = {f"{name}_token": token for name, token in SPECIAL.items()}
     if max_length is not None:
         settings["model_max_length"] = max_length
@@ -199,10 +205,8 @@ def save_tokenizer(
     tokens = {i: token for token, i in tokenizer.get_vocab().items()}
     # A line's number is the id, so an id that no entry has needs a line too.
     lines = [tokens.get(i, f"[no entry {i}]") for i in range(max(tokens) + 1)]
-    write_whole(
-        {
-            directory / "tokenizer.json": as_text(tokenizer.to_str(pretty=True)),
-            directory / "tokenizer_config.json": as_json(settings),
-            directory / "vocab.txt": as_text("".join(f"{line}\n" for line in lines)),
-        }
-    )
+    return {
+        directory / "tokenizer.json": as_text(tokenizer.to_str(pretty=True)),
+        directory / "tokenizer_config.json": as_json(settings),
+        directory / "vocab.txt": as_text("".join(f"{line}\n" for line in lines)),
+    }

@@ -115,8 +115,12 @@ def test_models_for_questions_have_a_mean_too(tmp_path: Path, capsys: Capture) -
     words = ["--model", tmp_path / "mean", "--data", tiny.dev.path]
     assert minibert("evaluate", *words) == 0
     assert "exact_match" in capsys.readouterr().out
+    other = train(tiny, "other", seed=2, max_answer_length=7)
+    capsys.readouterr()
+    found = fails(capsys, "average", runs[0], other, "--out", tmp_path / "other mean")
+    assert "differ in max_answer_length: " in found
     change(runs[1] / "eval.json", null_threshold=0.5)
-    found = fails(capsys, "average", *runs, "--out", tmp_path / "other")
+    found = fails(capsys, "average", *runs, "--out", tmp_path / "other mean")
     assert f"{runs[1]} tells by a threshold where a text has no answer" in found
 
 
@@ -136,7 +140,12 @@ def test_what_is_no_trained_run_is_named(
     assert f"{tiny.weights} is no run: it has no run.json" in found
     (other / "config.json").unlink()
     assert "has no model yet" in fails(capsys, "average", one, other, *out)
-    assert "nowhere" in fails(capsys, "average", one, tmp_path / "nowhere", *out)
+    found = fails(capsys, "average", one, tmp_path / "nowhere", *out)
+    assert f"{tmp_path / 'nowhere'} is no run: there is no such directory" in found
+    assert minibert("average", one, tiny.folder / "run1", *out) == 0
+    capsys.readouterr()
+    found = fails(capsys, "average", one, tmp_path / "mean", "--out", tmp_path / "again")
+    assert "is a mean of runs itself" in found
 
 
 def test_runs_that_do_not_belong_together_are_refused(
@@ -157,9 +166,17 @@ def test_runs_that_do_not_belong_together_are_refused(
     assert f"{one} and {other} differ in weights: a mean" in differ()
     change(other / "run.json", settings=facts["settings"] | {"max_length": 10, "head_tail": True})
     assert "differ in max_length, head_tail: " in differ()
-    train_set = facts["data"]["train"] | {"sha256": "0"}
-    change(other / "run.json", data=facts["data"] | {"train": train_set})
-    assert "differ in train data: " in differ()
+    for fact in ("sha256", "text_column"):
+        train_set = facts["data"]["train"] | {fact: "0"}
+        change(other / "run.json", data=facts["data"] | {"train": train_set})
+        assert "differ in train data: " in differ()
+    change(other / "run.json", data=facts["data"] | {"train": 3})
+    assert "run.json is damaged: its data are " in differ()
+    change(other / "run.json", learned_before=[{"note": "read it all"}])
+    assert "differ in what was learned before: " in differ()
+    settings = {k: v for k, v in facts["settings"].items() if k != "head_tail"} | {"doc_stride": 8}
+    change(other / "run.json", settings=settings)
+    assert "are runs of train_cls.py and train_qa.py; " in differ()
     change(other / "config.json", id2label={"0": "odd", "1": "even"})
     assert "differ in config.json: " in differ()
     tokenizer = (other / "tokenizer.json").read_text().replace('"w29"', '"w99"')
@@ -175,8 +192,26 @@ def test_what_is_there_is_not_written_over(
 ) -> None:
     before = (other / files.SINGLE).read_bytes()
     words = ["average", one, tiny.folder / "run2", "--out"]
-    assert "exists already" in fails(capsys, *words, other)
+    assert fails(capsys, *words, other) == f"error: {other} exists already; choose another --out\n"
+    found = fails(capsys, *words, tmp_path / "last")
+    assert "would pass for the last model of a run" in found
     assert (other / files.SINGLE).read_bytes() == before
+
+
+def test_a_disk_that_fills_up_leaves_nothing(
+    one: Path, other: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: Any) -> files.Write:
+        def write(path: Path) -> None:
+            raise OSError("No space left on device")
+
+        return write
+
+    words = ["average", one, other, "--out", tmp_path / "mean"]
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "as_tensors", full)
+        assert "No space left on device" in fails(capsys, *words)
+    assert not any((tmp_path / "mean").iterdir())
 
 
 def test_a_mean_is_not_resumed(

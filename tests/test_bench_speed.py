@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -204,6 +205,8 @@ def do_some(name: str, parts: Sequence[str], work: Work) -> running.Found:
         if side == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         assert side != "slow", "no such luck"
+        if side == "silent":
+            sys.exit(1)
         return {"seconds": 1.0, "pid": os.getpid(), "threads": torch.get_num_threads()}
 
     row = replace(ROW, measure=measure, check=lambda work: [Check("logits", 2.0, 1.0)])
@@ -228,6 +231,8 @@ def test_a_side_runs_in_a_process_of_its_own_and_differing_outputs_fail(
     assert "no such luck" in capfd.readouterr().err
     with pytest.raises(running.Failed, match="killed: exit code -9"):
         running.in_a_process(row, ["killed"], work, do_some)
+    with pytest.raises(running.Failed, match="silent: nobody sees this"):
+        running.in_a_process(row, ["silent"], work, do_some)
 
 
 # speed.py

@@ -195,9 +195,8 @@ BEST = {
 AS_PUBLISHED = {"ours": OURS, "defaults": Side("transformers' example with its defaults")}
 
 
-def row(name: str, size: Size, sides: Mapping[str, Side], target: float | None, turns: int) -> Row:
-    """One task, its name's first word, at one size."""
-    task = name.split("-")[0]
+def row(task: str, name: str, size: Size, sides: Mapping[str, Side], **facts: Any) -> Row:
+    """One task at one size. facts: the target, how many turns, whether it stands apart."""
     texts = {"qa": "questions of SQuAD", "cls": "rows of SST-2"}[task]
     return Row(
         name=name,
@@ -205,17 +204,18 @@ def row(name: str, size: Size, sides: Mapping[str, Side], target: float | None, 
         sides=sides,
         measure=partial(measure, task, size),
         check=partial(check, task, sides),
-        target=target,
-        turns=turns,
         lacks=needs("transformers", "datasets", "accelerate"),
-        left_out="torch.compile: batches of many lengths, each compiled anew, for a few updates",
+        left_out="torch.compile: batches of many lengths, each compiled anew",
         settings=RECIPES[task] | size._asdict(),
-        is_apart=size is EPOCH,
+        **facts,
     )
 
 
 ROWS = [
-    *(row(task, size, BEST, target=1.25, turns=3) for task, size in FULL.items()),
-    *(row(f"{t}-defaults", size, AS_PUBLISHED, 3.0, turns=1) for t, size in DEFAULTS.items()),
-    row("cls-epoch", EPOCH, BEST, target=None, turns=1),
+    *(row(task, task, size, BEST, target=1.25, turns=3) for task, size in FULL.items()),
+    *(
+        row(task, f"{task}-defaults", size, AS_PUBLISHED, target=3.0, turns=1)
+        for task, size in DEFAULTS.items()
+    ),
+    row("cls", "cls-epoch", EPOCH, BEST, turns=1, is_apart=True),
 ]
