@@ -41,7 +41,8 @@ def split(
     near = held_out.union(*(parts_of[text] for text in held_out))
     scored = held_out | {text for text in near if len(text.split()) >= phrases}
     dev = {example.text: example for example in examples if example.text in scored}
-    return [example for example in examples if example.text not in near], list(dev.values())
+    apart = {text for text in texts - near if parts_of[text].isdisjoint(scored)}
+    return [example for example in examples if example.text in apart], list(dev.values())
 
 
 def stretches(text: str) -> Iterator[str]:

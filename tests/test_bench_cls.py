@@ -150,6 +150,12 @@ def test_no_text_of_one_part_contains_one_of_the_other() -> None:
     long_parts = [example for example in dropped if len(example.text.split()) >= 4]
     assert same == train and long_parts
     assert {e.text for e in with_phrases} == {e.text for e in [*dev, *long_parts]}
+    fewer, with_short = split_sst2.split(examples, 9, seed=1, phrases=2)
+    assert fewer and len(fewer) < len(train)  # what holds a phrase that is scored is left out, too
+    for scored in with_short:
+        for example in fewer:
+            assert f" {example.text} " not in f" {scored.text} "
+            assert f" {scored.text} " not in f" {example.text} "
 
 
 def test_the_parts_are_read_as_any_data(
