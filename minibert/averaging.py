@@ -46,9 +46,10 @@ def average(names: Sequence[str], out: Path) -> None:
     if len({directory.resolve() for directory in directories}) < max(2, len(names)):
         raise UserError("name at least two runs, each of them once: a mean is of several models")
     facts = [facts_of(directory) for directory in directories]
-    check_alike(directories, facts)
+    identities = [identity(*pair) for pair in zip(directories, facts, strict=True)]
+    check_alike(directories, identities)
     models = [files.read_tensors(directory) for directory in directories]
-    config = files.read_json(directories[0] / "config.json")
+    config = identities[0]["config.json"]
     tokenizer = load_tokenizer(directories[0])
     files.write_whole(
         {
@@ -79,11 +80,11 @@ def facts_of(directory: Path) -> dict[str, Any]:
     return facts
 
 
-def check_alike(directories: Sequence[Path], facts: Sequence[Mapping[str, Any]]) -> None:
+def check_alike(directories: Sequence[Path], identities: Sequence[Mapping[str, Any]]) -> None:
     """Raises UserError where runs did not learn the same from the same beginning."""
-    first, *others = map(identity, directories, facts)
+    first, *others = identities
     for directory, other in zip(directories[1:], others, strict=True):
-        differing = [name for name in first | other if first.get(name) != other.get(name)]
+        differing = [name for name in {**first, **other} if first.get(name) != other.get(name)]
         if "script" in differing:
             scripts = f"{first['script']} and {other['script']}"
             raise UserError(f"{directories[0]} and {directory} are runs of {scripts}; name one's")

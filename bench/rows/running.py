@@ -116,8 +116,8 @@ def in_a_process(row: Row, parts: Sequence[str], work: Work, do: Do) -> Found:
             shown = said.read().strip()
             print(shown, file=sys.stderr)
             is_killed = (process.exitcode or 0) < 0  # it could not say why
-            why = f"exit code {process.exitcode}"
-            why = why if is_killed or not shown else shown.splitlines()[-1]
+            silent = is_killed or not shown
+            why = f"exit code {process.exitcode}" if silent else shown.splitlines()[-1]
             raise Failed(f"{', '.join(parts)}: {why}") from None
         process.join()
     for check in checks:
