@@ -16,6 +16,7 @@ are two to eight times as far from the exact ones, still within what the product
 already.
 
 Shapes:  B  texts   T  tokens of each   H  attention heads   D  size of a head
+         R  tokens that look: T, or 1 where only [CLS] is read
          n  texts that are computed together   S  keys in a row of scores, filled up or not
 """
 
@@ -41,13 +42,13 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate
     """softmax(QK^T / sqrt(D)) V with dropout, as `explicit_attention`.
 
     Args:
-        q, k, v: (B, H, T, D), of one dtype.
+        q, k, v: (B, H, R, D) and twice (B, H, T, D), of one dtype.
         visible: (B, 1, 1, T), True where a token may be looked at, or None where all may.
         rate: of dropout on the probabilities, from 0 to 1.
 
     Returns:
-        The weighted sums (B, H, T, D). A CPU's masks come from torch's global generator, as those
-        of `dropout`; where H * T * T is a multiple of 4 they are the same.
+        The weighted sums (B, H, R, D). A CPU's masks come from torch's global generator, as those
+        of `dropout`; where H * R * T is a multiple of 4 they are the same.
     """
     elsewhere = q.device.type != "cpu" or torch.compiler.is_compiling()
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
@@ -86,7 +87,7 @@ def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor |
     """`AttentionByParts` in 16 bits without dropout and where no backward pass comes: the first
     product also scales the scores and adds `hidden`, and keys that nobody sees fill up their rows.
     """
-    B, H, T, D = q.shape
+    B, H, T, D = k.shape
     S = filled_row(T)
     beta = 0 if hidden is None and S == T else 1  # 0: nothing is hidden, so nothing is added
     if hidden is None:
@@ -95,15 +96,15 @@ def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor |
     hidden = hidden[:, 0].expand(B, H, S)  # (B, 1, 1, S) -> (B, 1, S) -> (B, H, S)
     sums = torch.empty_like(q)  # in memory as q is, so that heads join uncopied
     for texts in parts_of(q, S):
-        # (n, H, T, D) -> (n H, T, D), three times
+        # (n, H, R, D) -> (n H, R, D); (n, H, T, D) -> (n H, T, D), twice
         query, key, value = (x[texts].flatten(0, 1) for x in (q, k, v))
         if S > T:
             key, value = (F.pad(x, (0, 0, 0, S - T)) for x in (key, value))  # -> (n H, S, D)
         added = hidden[texts].reshape(-1, 1, S)  # (n, H, S) -> (n H, 1, S)
-        # (n H, 1, S) + (n H, T, D) @ (n H, D, S) -> (n H, T, S)
+        # (n H, 1, S) + (n H, R, D) @ (n H, D, S) -> (n H, R, S)
         scores = torch.baddbmm(added, query, key.mT, beta=beta, alpha=1 / math.sqrt(D))
-        weighted = scores.softmax(dim=2) @ value  # (n H, T, S) @ (n H, S, D) -> (n H, T, D)
-        sums[texts] = weighted.view(-1, H, T, D)  # (n H, T, D) -> (n, H, T, D)
+        weighted = scores.softmax(dim=2) @ value  # (n H, R, S) @ (n H, S, D) -> (n H, R, D)
+        sums[texts] = weighted.view(-1, H, q.size(2), D)  # (n H, R, D) -> (n, H, R, D)
     return sums
 
 
@@ -134,15 +135,15 @@ class AttentionByParts(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, rate: float
     ) -> Tensor:
-        sums = torch.empty_like(q)  # in memory as q is: (B, T, H, D), so that heads join uncopied
+        sums = torch.empty_like(q)  # in memory as q is: (B, R, H, D), so that heads join uncopied
         kept: list[Tensor] = []
-        for texts in parts_of(q, q.size(2)):
-            # (n, H, T, D) @ (n, H, D, T) -> (n, H, T, T), line by line as in `explicit_attention`
+        for texts in parts_of(q, k.size(2)):
+            # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T), line by line as in `explicit_attention`
             scores = (q[texts] / math.sqrt(q.size(3))) @ k[texts].mT
             probs = (scores if hidden is None else scores.add_(hidden[texts])).softmax(dim=3)
             keep, ctx.scale = keep_mask(probs.shape, rate) if rate else (None, 1.0)
             spared = probs if keep is None else probs * keep
-            sums[texts] = spared @ (v[texts] * ctx.scale)  # -> (n, H, T, D)
+            sums[texts] = spared @ (v[texts] * ctx.scale)  # -> (n, H, R, D)
             if any(ctx.needs_input_grad):
                 kept += [probs, torch.ones(()) if keep is None else keep]
         ctx.save_for_backward(q, k, v, *kept)
@@ -154,21 +155,22 @@ class AttentionByParts(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         root = math.sqrt(q.size(3))
-        for texts, probs, mask in zip(parts_of(q, q.size(2)), kept[::2], kept[1::2], strict=True):
+        for texts, probs, mask in zip(parts_of(q, k.size(2)), kept[::2], kept[1::2], strict=True):
             keep = mask.to(probs.dtype)
-            own_grad = grad[texts] * ctx.scale  # (n, H, T, D)
-            # (n, H, T, D) @ (n, H, D, T) -> (n, H, T, T)
+            own_grad = grad[texts] * ctx.scale  # (n, H, R, D)
+            # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T)
             grad_probs = (own_grad @ v[texts].mT).mul_(keep)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_probs, probs, 3, probs.dtype)
-            # (n, H, T, T) @ (n, H, T, D) -> (n, H, T, D), three times
-            grad_v[texts] = (probs * keep).mT @ own_grad
+            # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
             grad_q[texts] = (grad_scores @ k[texts]).div_(root)
+            # (n, H, T, R) @ (n, H, R, D) -> (n, H, T, D), twice
+            grad_v[texts] = (probs * keep).mT @ own_grad
             grad_k[texts] = grad_scores.mT @ (q[texts] / root)
         return grad_q, grad_k, grad_v, None, None
 
 
 def parts_of(q: Tensor, S: int) -> Iterator[slice]:
     """The texts that are computed together, so few that what is computed stays in the cache."""
-    B, H, T, _ = q.shape
-    n = max(1, AT_ONCE // (H * T * S))
+    B, H, R, _ = q.shape
+    n = max(1, AT_ONCE // (H * R * S))
     return (slice(i, i + n) for i in range(0, B, n))

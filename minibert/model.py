@@ -48,7 +48,7 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every token looks at every visible token of its text, in H ways at once."""
+    """Every token of x looks at every visible token of its text, `seen`, in H ways at once."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -60,8 +60,10 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(C, C)
         self.output = nn.Linear(C, C)
 
-    def forward(self, x: Tensor, visible: OptTensor, output_attentions: bool) -> Attended:
-        q, k, v = map(self.split_heads, self.project(x))  # (B, T, C) -> (B, H, T, D), three times
+    def forward(
+        self, x: Tensor, seen: Tensor, visible: OptTensor, output_attentions: bool
+    ) -> Attended:
+        q, k, v = map(self.split_heads, self.project(x, seen))  # (B, T, C) -> (B, H, T, D) each
         rate = self.dropout if self.training else 0.0
         probs = None
         if output_attentions:
@@ -71,8 +73,8 @@ class SelfAttention(nn.Module):
         context = context.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
         return self.output(context), probs
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.query(x), self.key(x), self.value(x)  # (B, T, C), three times
+    def project(self, x: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+        return self.query(x), self.key(seen), self.value(seen)  # (B, T, C), three times
 
     def split_heads(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
@@ -121,8 +123,10 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, visible: OptTensor, output_attentions: bool) -> Attended:
-        attended, probs = self.attention(x, visible, output_attentions)
+    def forward(
+        self, x: Tensor, seen: Tensor, visible: OptTensor, output_attentions: bool
+    ) -> Attended:
+        attended, probs = self.attention(x, seen, visible, output_attentions)
         x = self.attention_norm(x + self.dropout(attended))
         x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return x, probs
@@ -165,16 +169,17 @@ class BertModel(PreTrainedModel):
         token_type_ids: OptTensor = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        first_token_only: bool = False,
     ) -> BertOutput:
         """Encodes a batch of texts.
 
         Args:
             input_ids: (B, T) int64, ids of the vocabulary.
-            attention_mask: (B, T), 1 for a token, 0 for padding; None if nothing is padded. A row
-                of zeros hides nothing: its result means nothing, but is no NaN.
+            attention_mask: (B, T), 1 for a token, 0 for padding; None if nothing is padded.
             token_type_ids: (B, T) int64, the segment of each token; None for all 0.
             output_hidden_states: also return what went into the first layer and came out of each.
             output_attentions: also return each layer's attention probabilities (slower).
+            first_token_only: the last layer gives [CLS] alone, T is 1: a sixth of its products.
 
         Raises:
             ValueError: shapes that do not fit, too many tokens, ids or types out of range.
@@ -186,17 +191,14 @@ class BertModel(PreTrainedModel):
         x = self.embeddings(input_ids, token_type_ids)  # (B, T) -> (B, T, C)
         hidden_states, attentions = [x], []
         for layer in self.layers:
-            x, probs = layer(x, visible, output_attentions)
+            wanted = x[:, :1] if first_token_only and layer is self.layers[-1] else x
+            x, probs = layer(wanted, x, visible, output_attentions)
+            attentions.append(probs)
             if output_hidden_states:
                 hidden_states.append(x)
-            if output_attentions:
-                attentions.append(probs)
-        return BertOutput(
-            last_hidden_state=x,
-            pooler_output=None if self.pooler is None else self.pooler(x),
-            hidden_states=tuple(hidden_states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        pooled = None if self.pooler is None else self.pooler(x)
+        states = tuple(hidden_states) if output_hidden_states else None
+        return BertOutput(x, pooled, states, tuple(attentions) if output_attentions else None)
 
 
 class SpanLogits(NamedTuple):
@@ -236,8 +238,8 @@ class BertForSequenceClassification(PreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: OptTensor = None, token_type_ids: OptTensor = None
     ) -> Tensor:
-        pooled = self.bert(input_ids, attention_mask, token_type_ids).pooler_output
-        return self.classifier(self.dropout(pooled))  # (B, C) -> (B, L)
+        encoded = self.bert(input_ids, attention_mask, token_type_ids, first_token_only=True)
+        return self.classifier(self.dropout(encoded.pooler_output))  # (B, C) -> (B, L)
 
 
 class MaskedLMHead(nn.Module):
@@ -293,6 +295,5 @@ class BertForPreTraining(PreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: OptTensor = None, token_type_ids: OptTensor = None
     ) -> PreTrainingLogits:
-        encoded = self.bert(input_ids, attention_mask, token_type_ids)
-        x, pooled = encoded.last_hidden_state, encoded.pooler_output
+        x, pooled, *_ = self.bert(input_ids, attention_mask, token_type_ids)
         return PreTrainingLogits(self.mlm(x), self.nsp(pooled))  # (B, T, V) and (B, C) -> (B, 2)

@@ -85,5 +85,6 @@ class PackedAttention(SelfAttention):
         self.output = PackedLinear(plain.output)  # type: ignore[assignment]
         self.train(plain.training)
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.query_key_value(x).chunk(3, dim=2)  # (B, T, 3 C) -> 3 of (B, T, C)
+    def project(self, x: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = self.query_key_value(seen).chunk(3, dim=2)  # (B, T, 3 C) -> 3 of (B, T, C)
+        return q[:, : x.size(1)], k, v  # x is `seen`, or its first tokens

@@ -24,10 +24,10 @@ def plain(*inputs: Any) -> Tensor:
     return explicit_attention(*inputs)[0]
 
 
-def inputs(dtype: torch.dtype = torch.float64, padded: bool = True) -> list[Any]:
-    """q, k, v in memory as the model has them, and what is visible."""
+def inputs(dtype: torch.dtype = torch.float64, padded: bool = True, looking: int = T) -> list[Any]:
+    """q, k, v in memory as the model has them, and what is visible. looking: tokens in q."""
     torch.manual_seed(0)
-    q, k, v = (torch.randn(B, T, H, D, dtype=dtype).transpose(1, 2) for _ in range(3))
+    q, k, v = (torch.randn(B, n, H, D, dtype=dtype).transpose(1, 2) for n in (looking, T, T))
     visible = torch.ones(B, 1, 1, T, dtype=torch.bool)
     visible[1, ..., -4:] = False
     visible[4, ..., 1:] = False
@@ -45,17 +45,19 @@ def with_gradients(function: Callable[..., Tensor], given: list[Any], rate: floa
 @pytest.mark.parametrize("texts", [1, 2, 100])  # at once: 5 are more than twice 2
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("looking", [T, 1])
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-13), (torch.float32, 2e-6)])
 def test_sums_and_gradients_are_those_of_the_formula(
     monkeypatch: pytest.MonkeyPatch,
     texts: int,
     rate: float,
     padded: bool,
+    looking: int,
     dtype: torch.dtype,
     within: float,
 ) -> None:
-    monkeypatch.setattr(attention, "AT_ONCE", texts * H * T * T)
-    given = inputs(dtype, padded)
+    monkeypatch.setattr(attention, "AT_ONCE", texts * H * looking * T)
+    given = inputs(dtype, padded, looking)
     ours, exact = (with_gradients(f, given, rate) for f in (fast_attention, plain))
     for one, other in zip(ours, exact, strict=True):
         assert one.dtype == dtype
@@ -176,6 +178,7 @@ def test_in_16_bits_it_is_as_exact_as_the_formula_there(sharpness: int) -> None:
 @pytest.mark.parametrize("texts", [1, 2, 100])
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("tokens", [1, 15, 17, 31, 32, 33, 64])
+@pytest.mark.parametrize("first_alone", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "within"), [(torch.float64, 1e-13), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)]
 )
@@ -184,14 +187,17 @@ def test_without_gradient_it_is_the_formula_whatever_rows_are_filled_up_with(
     tokens: int,
     padded: bool,
     texts: int,
+    first_alone: bool,
     dtype: torch.dtype,
     within: float,
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(attention, "AT_ONCE", texts * H * tokens * attention.filled_row(tokens))
     torch.manual_seed(0)
     memory = torch.randn(B, tokens, 3 * H * D).to(dtype)  # as of one product for three
     q, k, v = (x.unflatten(2, (H, D)).transpose(1, 2) for x in memory.chunk(3, dim=2))
+    q = q[:, :, :1] if first_alone else q
+    scores = H * q.size(2) * attention.filled_row(tokens)
+    monkeypatch.setattr(attention, "AT_ONCE", texts * scores)
     lengths = torch.tensor([tokens, 1, tokens // 2 + 1, tokens, tokens])[:, None, None, None]
     visible = torch.arange(tokens) < lengths if padded else None
     hidden = None if visible is None else torch.where(visible, 0.0, -math.inf).to(dtype)
@@ -330,9 +336,9 @@ def test_the_model_has_it_unless_probabilities_are_asked_for(
 
     monkeypatch.setattr(minibert.model, "fast_attention", counted)
     x = torch.randn(B, T, H * D)
-    assert layer(x, None, False)[1] is None and calls == [0.3]
-    assert layer(x, None, True)[1] is not None and calls == [0.3]
-    layer.eval()(x, None, False)
+    assert layer(x, x, None, False)[1] is None and calls == [0.3]
+    assert layer(x, x, None, True)[1] is not None and calls == [0.3]
+    layer.eval()(x, x, None, False)
     assert calls == [0.3, 0.0]
 
 
@@ -345,7 +351,7 @@ def test_in_bf16_it_is_as_near_to_fp32_as_the_formula_is(
         x = torch.randn(B, T, H * D, generator=torch.Generator().manual_seed(1))
         torch.manual_seed(2)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            out, _ = layer(x, inputs()[3], False)
+            out, _ = layer(x, x, inputs()[3], False)
         assert out.dtype == (torch.bfloat16 if bf16 else torch.float32)
         out.float().square().sum().backward()
         grads = [p.grad for p in layer.parameters() if p.grad is not None]

@@ -100,7 +100,7 @@ def test_attention_dropout_hides_whole_heads_of_single_tokens_at_its_rate(
     nn.init.zeros_(attention.output.bias)
     torch.manual_seed(0)
     x = torch.randn(B, 1, C)
-    context = attention(x, None, explicit)[0].view(B, heads, C // heads)
+    context = attention(x, x, None, explicit)[0].view(B, heads, C // heads)
     value = attention.value(x).view(B, heads, C // heads)
     dropped = (context == 0).all(dim=2)
     assert torch.allclose(context[~dropped], value[~dropped] / (1 - rate), atol=1e-6)
@@ -131,7 +131,8 @@ def test_hidden_dropout_is_on_the_embeddings_and_after_both_sublayers(tmp_path: 
     inputs: list[torch.Tensor] = []
     for norm in (layer.attention_norm, layer.feed_forward_norm):
         norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    layer(torch.zeros(40, 20, TINY["hidden_size"]), None, False)
+    zeros = torch.zeros(40, 20, TINY["hidden_size"])
+    layer(zeros, zeros, None, False)
     assert len(inputs) == 2
     for seen in inputs:
         assert torch.allclose(seen[seen != 0], torch.tensor(1 / (1 - rate)))

@@ -98,8 +98,8 @@ def test_attention_with_dropout_is_on_average_that_without() -> None:
     n = 2000
     many = x.expand(n, -1, -1), visible.expand(n, -1, -1, -1)
     with torch.no_grad():
-        ours = attention.train()(*many, False)[0]
-        exact = attention.eval()(x, visible, False)[0]
+        ours = attention.train()(many[0], *many, False)[0]
+        exact = attention.eval()(x, x, visible, False)[0]
         linears = attention.query, attention.key, attention.value
         q, k, v = (attention.split_heads(linear(many[0])) for linear in linears)
         kernel = F.scaled_dot_product_attention(q, k, v, many[1], 0.3)

@@ -158,10 +158,10 @@ def pool_without_tanh(model: Any) -> None:
         pooler.forward = lambda x: pooler.dense(x[:, 0])
 
 
-def pool_the_second_token(model: Any) -> None:
+def pool_the_last_token(model: Any) -> None:
     pooler = encoder(model).pooler
     if pooler is not None:
-        pooler.forward = lambda x: torch.tanh(pooler.dense(x[:, 1]))
+        pooler.forward = lambda x: torch.tanh(pooler.dense(x[:, -1]))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def pool_the_second_token(model: Any) -> None:
         (ignore_token_types, "hidden_states.0"),
         (count_positions_from_1, "hidden_states.0"),
         (pool_without_tanh, "pooler_output"),
-        (pool_the_second_token, "pooler_output"),
+        (pool_the_last_token, "pooler_output"),
         (swap_start_and_end, "BertForQuestionAnswering.start_logits"),
         (swap_classes, "BertForSequenceClassification.logits"),
         (drop_decoder_bias, "BertForMaskedLM.logits"),

@@ -79,7 +79,9 @@ def test_one_product_for_queries_keys_and_values_gives_the_bits_of_three(padded:
     visible = (torch.arange(11) < torch.tensor([[11], [4]]))[:, None, None] if padded else None
     with torch.no_grad():
         for asked in (False, True):
-            for one, other in zip(packed(x, visible, asked), plain(x, visible, asked), strict=True):
+            for one, other in zip(
+                packed(x, x, visible, asked), plain(x, x, visible, asked), strict=True
+            ):
                 assert one is other is None or torch.equal(one, other)
 
 
@@ -91,7 +93,7 @@ def test_where_a_wide_product_is_summed_otherwise_only_last_bits_differ() -> Non
     packed = PackedAttention(plain)
     x = torch.randn(2, 512, 768, dtype=torch.bfloat16)
     with torch.no_grad():
-        pairs = list(zip(packed.project(x), plain.project(x), strict=True))
+        pairs = list(zip(packed.project(x, x), plain.project(x, x), strict=True))
     for one, other in pairs:
         assert (one == other).double().mean() > 0.999
         torch.testing.assert_close(one, other)
