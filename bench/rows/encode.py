@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.config import BertConfig
+from minibert.memory import keep_freed_memory
 from minibert.model import BertModel, BertOutput
 from minibert.products import fix_products
 from minibert.train import PRECISIONS, autocast
@@ -72,7 +73,8 @@ def encoder(shape: Shape, work: Work, side: str) -> Encoder:
     model: nn.Module
     if side == "ours":
         model = ours(checkpoint)
-        # As the commands load a model that is only asked.
+        # As the commands load a model that is only asked, and keep its memory.
+        keep_freed_memory()
         fix_products(model, torch.device("cpu"), PRECISIONS[shape.precision])
     else:
         model = theirs(checkpoint, side)
@@ -147,7 +149,7 @@ def export(model: BertModel, shape: Shape, names: Sequence[str], path: Path) -> 
     )
 
 
-OURS = Side("minibert, BertModel, its products as the commands load them", "ours")
+OURS = Side("minibert, BertModel, its products and its memory as in the commands", "ours")
 ONNX = Side("ONNX Runtime", "beside", needs=("onnxruntime", "onnxscript"))
 
 
