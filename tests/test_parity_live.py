@@ -7,6 +7,7 @@ from typing import Any
 
 import measure
 import parity_cases as cases
+import parity_table
 import pytest
 import torch
 from parity_cases import CLASSIFICATION, QA, Case, load_transformers
@@ -71,6 +72,14 @@ def test_every_gradient_is_that_of_transformers(
 def test_twenty_steps_of_training_lose_what_transformers_loses(case: Case, head: str) -> None:
     reference = cases.training_losses(case, load_transformers("eager"), head)
     assert_all_hold([measure.losses(case, head, reference)])
+
+
+@pytest.mark.parametrize("case", ["small"], indirect=True)
+def test_what_one_side_saves_the_other_reads_as_it_was(case: Case, tmp_path: Path) -> None:
+    rows = dict(parity_table.round_trip_rows(case, tmp_path))
+    assert [len(measures) for measures in rows.values()] == [4, 8]
+    for measures in rows.values():
+        assert_all_hold(measures)
 
 
 def test_the_command_compares_a_checkpoint_layer_by_layer(
