@@ -229,7 +229,8 @@ def test_two_processes_that_were_killed_go_on_to_the_same_end(
         arguments = ["--resume", str(run)]
         if ended.codes == [0, 0]:  # the machine has less to do than when `whole` was timed
             break
-        assert ended.codes == [-signal.SIGKILL] * 2
+        assert -signal.SIGKILL in ended.codes
+        assert set(ended.codes) <= {-signal.SIGKILL, 0}  # one of them may have come to its end
         kills += 1
     assert kills
     assert server.run(arguments, processes=2).codes == [0, 0]
