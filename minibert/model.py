@@ -6,7 +6,7 @@ google-research/bert, modeling.py. What a model is filled with is the business o
 
 Shapes:  B  texts in the batch         C  hidden_size           V  vocab_size
          T  tokens in each text        H  attention heads       L  labels
-         I  intermediate_size          D  size of a head, C / H
+         I  intermediate_size          D  size of a head, C / H  R  tokens wanted: T, or 1
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from minibert.inputs import check_inputs, visible_tokens
 from minibert.weights import PreTrainedModel
 
 OptTensor: TypeAlias = Tensor | None
-Attended: TypeAlias = tuple[Tensor, OptTensor]  # (B, T, C), and (B, H, T, T) if asked for
+Attended: TypeAlias = tuple[Tensor, OptTensor]  # (B, R, C), and (B, H, R, T) if asked for
 
 
 class Embeddings(nn.Module):
@@ -63,18 +63,18 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, seen: Tensor, visible: OptTensor, output_attentions: bool
     ) -> Attended:
-        q, k, v = map(self.split_heads, self.project(x, seen))  # (B, T, C) -> (B, H, T, D) each
+        q, k, v = map(self.split_heads, self.project(x, seen))  # (B, H, R, D), (B, H, T, D) twice
         rate = self.dropout if self.training else 0.0
         probs = None
         if output_attentions:
             context, probs = explicit_attention(q, k, v, visible, rate)
         else:  # the same formula in less time and memory
             context = fast_attention(q, k, v, visible, rate)
-        context = context.transpose(1, 2).flatten(2)  # (B, H, T, D) -> (B, T, H, D) -> (B, T, C)
+        context = context.transpose(1, 2).flatten(2)  # (B, H, R, D) -> (B, R, H, D) -> (B, R, C)
         return self.output(context), probs
 
     def project(self, x: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
-        return self.query(x), self.key(seen), self.value(seen)  # (B, T, C), three times
+        return self.query(x), self.key(seen), self.value(seen)  # (B, R, C), (B, T, C) twice
 
     def split_heads(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
@@ -85,17 +85,17 @@ class SelfAttention(nn.Module):
 def explicit_attention(
     q: Tensor, k: Tensor, v: Tensor, visible: OptTensor, rate: float
 ) -> tuple[Tensor, Tensor]:
-    """softmax(QK^T / sqrt(D)) V (Vaswani et al., equation 1), for q, k, v of shape (B, H, T, D).
+    """softmax(QK^T / sqrt(D)) V (Vaswani et al., equation 1): q (B, H, R, D), k, v (B, H, T, D).
 
     `visible` is (B, 1, 1, T), True where a token may be looked at, or None where all may. Returns
-    the weighted sums (B, H, T, D) and the probabilities (B, H, T, T), after dropout at `rate`.
+    the weighted sums (B, H, R, D) and the probabilities (B, H, R, T), after dropout at `rate`.
     """
     q = q / math.sqrt(q.size(3))  # before the product, where it is fewer numbers to divide
-    scores = q @ k.transpose(2, 3)  # (B, H, T, D) @ (B, H, D, T) -> (B, H, T, T)
+    scores = q @ k.transpose(2, 3)  # (B, H, R, D) @ (B, H, D, T) -> (B, H, R, T)
     if visible is not None:
         scores = scores + torch.where(visible, 0.0, -math.inf).to(scores.dtype)
     probs = dropout(torch.softmax(scores, dim=3), rate)
-    return probs @ v, probs  # (B, H, T, T) @ (B, H, T, D) -> (B, H, T, D)
+    return probs @ v, probs  # (B, H, R, T) @ (B, H, T, D) -> (B, H, R, D)
 
 
 class FeedForward(nn.Module):
@@ -146,10 +146,10 @@ class Pooler(nn.Module):
 class BertOutput(NamedTuple):
     """What the encoder gives; hidden_states are the embeddings' output, then each layer's."""
 
-    last_hidden_state: Tensor  # (B, T, C)
+    last_hidden_state: Tensor  # (B, R, C)
     pooler_output: OptTensor  # (B, C), None without pooler
-    hidden_states: tuple[Tensor, ...] | None  # each (B, T, C), if asked for
-    attentions: tuple[Tensor, ...] | None  # each (B, H, T, T), if asked for
+    hidden_states: tuple[Tensor, ...] | None  # each (B, T, C), the last (B, R, C)
+    attentions: tuple[Tensor, ...] | None  # each (B, H, T, T), the last (B, H, R, T)
 
 
 class BertModel(PreTrainedModel):
@@ -179,7 +179,7 @@ class BertModel(PreTrainedModel):
             token_type_ids: (B, T) int64, the segment of each token; None for all 0.
             output_hidden_states: also return what went into the first layer and came out of each.
             output_attentions: also return each layer's attention probabilities (slower).
-            first_token_only: the last layer gives [CLS] alone, T is 1: a sixth of its products.
+            first_token_only: let the last layer compute [CLS] alone, a sixth of its products.
 
         Raises:
             ValueError: shapes that do not fit, too many tokens, ids or types out of range.

@@ -87,4 +87,5 @@ class PackedAttention(SelfAttention):
 
     def project(self, x: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
         q, k, v = self.query_key_value(seen).chunk(3, dim=2)  # (B, T, 3 C) -> 3 of (B, T, C)
-        return q[:, : x.size(1)], k, v  # x is `seen`, or its first tokens
+        # x is `seen`, or its first token: the queries of the others are computed for nothing
+        return q[:, : x.size(1)], k, v  # (B, T, C) -> (B, R, C)

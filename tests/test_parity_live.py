@@ -34,7 +34,9 @@ def test_every_hidden_state_attention_and_logit_is_that_of_transformers(case: Ca
 def whole_layers(
     self: BertModel, *given: Any, first_token_only: bool = False, **named: Any
 ) -> BertOutput:
-    """The plain form of `first_token_only`, which rounds otherwise; see test_first_token.py."""
+    """The plain form of `first_token_only`. Where gradients are smaller than what fp32 rounds away,
+    those of the two forms have nothing in common; that they are the same in float64, says
+    test_first_token.py."""
     return FORWARD(self, *given, **named)
 
 
@@ -59,7 +61,7 @@ def test_every_gradient_is_that_of_transformers(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    if request.node.callspec.params["case"] == "chinese":
+    if request.node.callspec.params["case"] == "chinese" and head == CLASSIFICATION:
         monkeypatch.setattr(BertModel, "forward", whole_layers)
     reference = cases.gradients(case, load_transformers(attention), head)
     # Ours has the formula of eager and, in fp32 without dropout, the kernel of sdpa.

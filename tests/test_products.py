@@ -86,6 +86,21 @@ def test_one_product_for_queries_keys_and_values_gives_the_bits_of_three(padded:
 
 
 @needs_bf16
+def test_for_the_first_token_alone_it_gives_one_query_and_all_keys_and_values() -> None:
+    torch.manual_seed(0)
+    plain = SelfAttention(BertConfig(hidden_size=96, num_attention_heads=3)).eval()
+    plain.to(torch.bfloat16)
+    packed = PackedAttention(plain)
+    x = torch.randn(2, 11, 96, dtype=torch.bfloat16)
+    with torch.no_grad():
+        assert [part.shape[1] for part in packed.project(x[:, :1], x)] == [1, 11, 11]
+        for one, other in zip(
+            packed(x[:, :1], x, None, True), plain(x[:, :1], x, None, True), strict=True
+        ):
+            torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-2)
+
+
+@needs_bf16
 def test_where_a_wide_product_is_summed_otherwise_only_last_bits_differ() -> None:
     """As on AMX; elsewhere none do."""
     torch.manual_seed(0)

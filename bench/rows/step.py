@@ -141,13 +141,12 @@ ROWS = [
     Row(
         name="memory",
         what="peak memory of that step",
-        sides={"ours": OURS, **THEIRS, **STORED},
+        sides={"ours": OURS, **THEIRS, **COMPILED, **STORED},
         measure=partial(measure, BASE._replace(counted=1)),
         check=partial(check, BASE),
         target=1.25,  # ours at most 0.8 of theirs
         figure="peak_mb",
         turns=1,
-        left_out="torch.compile: its own compiler is in the peak",
         lacks=needs("transformers"),
         settings=BASE._asdict(),
     ),
