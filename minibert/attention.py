@@ -5,9 +5,9 @@
 the formula out) and in 16 bits (half as fast as the products by themselves on an AMD EPYC; on an
 Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
 time, whose scores stay in the processor's cache, and for the backward pass no more is kept than
-the probabilities and a byte for each that says whether dropout spared it; the formula as autograd
-keeps it needs the masked ones, too, and that for all texts at once. In 16 bits, where there is
-neither dropout nor a backward pass, the first product also scales and masks
+a byte for each probability that says whether dropout spared it. The probabilities are computed
+again: some 3% of a training step for a quarter of its memory (`bench/README.md`). In 16 bits,
+where there is neither dropout nor a backward pass, the first product also scales and masks
 (`attention_without_gradient`).
 
 In 16 bits scores and probabilities are rounded as the formula rounds them (without a backward pass
@@ -138,24 +138,23 @@ class AttentionByParts(torch.autograd.Function):
         sums = torch.empty_like(q)  # in memory as q is: (B, R, H, D), so that heads join uncopied
         kept: list[Tensor] = []
         for texts in parts_of(q, k.size(2)):
-            # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T), line by line as in `explicit_attention`
-            scores = (q[texts] / math.sqrt(q.size(3))) @ k[texts].mT
-            probs = (scores if hidden is None else scores.add_(hidden[texts])).softmax(dim=3)
-            keep, ctx.scale = keep_mask(probs.shape, rate) if rate else (None, 1.0)
-            spared = probs if keep is None else probs * keep
-            sums[texts] = spared @ (v[texts] * ctx.scale)  # -> (n, H, R, D)
+            probs = probabilities(q, k, hidden, texts)
+            keep, ctx.scale = keep_mask(probs.shape, rate) if rate else (torch.ones(()), 1.0)
+            # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
+            sums[texts] = probs.mul_(keep) @ (v[texts] * ctx.scale)
             if any(ctx.needs_input_grad):
-                kept += [probs, torch.ones(()) if keep is None else keep]
-        ctx.save_for_backward(q, k, v, *kept)
+                kept.append(keep)
+        ctx.save_for_backward(q, k, v, hidden, *kept)
         return sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, *kept = ctx.saved_tensors
+        q, k, v, hidden, *kept = ctx.saved_tensors
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         root = math.sqrt(q.size(3))
-        for texts, probs, mask in zip(parts_of(q, k.size(2)), kept[::2], kept[1::2], strict=True):
+        for texts, mask in zip(parts_of(q, k.size(2)), kept, strict=True):
+            probs = probabilities(q, k, hidden, texts)
             keep = mask.to(probs.dtype)
             own_grad = grad[texts] * ctx.scale  # (n, H, R, D)
             # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T)
@@ -164,9 +163,18 @@ class AttentionByParts(torch.autograd.Function):
             # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
             grad_q[texts] = (grad_scores @ k[texts]).div_(root)
             # (n, H, T, R) @ (n, H, R, D) -> (n, H, T, D), twice
-            grad_v[texts] = (probs * keep).mT @ own_grad
+            grad_v[texts] = probs.mul_(keep).mT @ own_grad
             grad_k[texts] = grad_scores.mT @ (q[texts] / root)
         return grad_q, grad_k, grad_v, None, None
+
+
+def probabilities(q: Tensor, k: Tensor, hidden: Tensor | None, texts: slice) -> Tensor:
+    """softmax(QK^T / sqrt(D)) of some texts, line by line as in `explicit_attention`."""
+    # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T)
+    scores = (q[texts] / math.sqrt(q.size(3))) @ k[texts].mT
+    if hidden is not None and hidden[texts].any():  # in a padded batch the longest hide nothing
+        scores.add_(hidden[texts])
+    return scores.softmax(dim=3)
 
 
 def parts_of(q: Tensor, S: int) -> Iterator[slice]:
