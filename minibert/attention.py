@@ -6,7 +6,7 @@ the formula out) and in 16 bits (half as fast as the products by themselves on a
 Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
 time, whose scores stay in the processor's cache, and for the backward pass no more is kept than
 a byte for each probability that says whether dropout spared it. The probabilities are computed
-again: some 3% of a training step for a quarter of its memory (`bench/README.md`). In 16 bits,
+again: 3 to 5% of a training step for a quarter of its memory (`bench/README.md`). In 16 bits,
 where there is neither dropout nor a backward pass, the first product also scales and masks
 (`attention_without_gradient`).
 
@@ -141,7 +141,7 @@ class AttentionByParts(torch.autograd.Function):
             probs = probabilities(q, k, hidden, texts)
             keep, ctx.scale = keep_mask(probs.shape, rate) if rate else (torch.ones(()), 1.0)
             # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
-            sums[texts] = probs.mul_(keep) @ (v[texts] * ctx.scale)
+            sums[texts] = (probs.mul_(keep) if rate else probs) @ (v[texts] * ctx.scale)
             if any(ctx.needs_input_grad):
                 kept.append(keep)
         ctx.save_for_backward(q, k, v, hidden, *kept)
