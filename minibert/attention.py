@@ -4,10 +4,10 @@
 `scaled_dot_product_attention`. On a CPU that kernel is slow where it draws dropout (it then spells
 the formula out) and in 16 bits (half as fast as the products by themselves on an AMD EPYC; on an
 Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
-time, whose scores stay in the processor's cache, and for the backward pass no more is kept than
-a byte for each probability that says whether dropout spared it. The probabilities are computed
-again: 3 to 5% of a training step for a quarter of its memory (`bench/README.md`). In 16 bits,
-where there is neither dropout nor a backward pass, the first product also scales and masks
+time, whose scores stay in the processor's cache, and for the backward pass of long texts no more
+is kept than a byte for each probability that says whether dropout spared it. The probabilities are
+computed again: 3 to 5% of a training step for a quarter of its memory (`bench/README.md`). In 16
+bits, where there is neither dropout nor a backward pass, the first product also scales and masks
 (`attention_without_gradient`).
 
 In 16 bits scores and probabilities are rounded as the formula rounds them (without a backward pass
@@ -35,6 +35,7 @@ from minibert.dropout import keep_mask
 from minibert.processor import has_unit
 
 AT_ONCE = 1 << 20  # probabilities; more texts than that go on after another, but never half a text
+SHORT = 128  # tokens; such texts' probabilities are a small part of all that a step keeps
 VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once; of 16 bits twice as many
 
 
@@ -48,7 +49,7 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate
 
     Returns:
         The weighted sums (B, H, R, D). A CPU's masks come from torch's global generator, as those
-        of `dropout`; where H * R * T is a multiple of 4 they are the same.
+        of `dropout`, for the texts that are computed together at once.
     """
     elsewhere = q.device.type != "cpu" or torch.compiler.is_compiling()
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
@@ -73,14 +74,15 @@ def has_amx(dtype: torch.dtype) -> bool:
     return dtype is torch.bfloat16 and has_unit("amx_bf16")
 
 
-def good_length(tokens: int, dtype: torch.dtype) -> int:
-    """To how many tokens a text is padded with gain, for attention on a CPU without gradients.
+def good_length(tokens: int) -> int:
+    """To how many tokens a text is padded with gain, in 16 bits on a CPU without gradients.
 
-    The kernel takes up to twice as long where a row of scores ends in a part of a vector. Where it
-    is the one that is called in 16 bits, whole vectors are worth an eighth more tokens.
+    oneDNN, which has the products, prepares itself anew for each length that it has not met, and
+    what attention calls takes up to twice as long where a row of scores ends in a part of a vector.
+    So whole vectors are worth an eighth more tokens.
     """
     whole = rounded_up(tokens, VECTOR)
-    return whole if has_amx(dtype) and 8 * whole <= 9 * tokens else tokens
+    return whole if 8 * whole <= 9 * tokens else tokens
 
 
 def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
@@ -136,26 +138,32 @@ class AttentionByParts(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, rate: float
     ) -> Tensor:
         sums = torch.empty_like(q)  # in memory as q is: (B, R, H, D), so that heads join uncopied
-        kept: list[Tensor] = []
+        masks: list[Tensor] = []
+        kept: list[Tensor] = []  # of short texts, their probabilities
         for texts in parts_of(q, k.size(2)):
             probs = probabilities(q, k, hidden, texts)
             keep, ctx.scale = keep_mask(probs.shape, rate) if rate else (torch.ones(()), 1.0)
-            # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
-            sums[texts] = (probs.mul_(keep) if rate else probs) @ (v[texts] * ctx.scale)
             if any(ctx.needs_input_grad):
-                kept.append(keep)
-        ctx.save_for_backward(q, k, v, hidden, *kept)
+                masks.append(keep)
+                kept += [probs] if k.size(2) <= SHORT else []
+            if rate:
+                probs = probs * keep if kept else probs.mul_(keep)
+            # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
+            sums[texts] = probs @ (v[texts] * ctx.scale)
+        ctx.save_for_backward(q, k, v, hidden, *masks, *kept)
         return sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q, k, v, hidden, *kept = ctx.saved_tensors
+        q, k, v, hidden, *masks_and_kept = ctx.saved_tensors
+        parts = list(parts_of(q, k.size(2)))
+        masks, kept = masks_and_kept[: len(parts)], masks_and_kept[len(parts) :]
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         root = math.sqrt(q.size(3))
-        for texts, mask in zip(parts_of(q, k.size(2)), kept, strict=True):
-            probs = probabilities(q, k, hidden, texts)
-            keep = mask.to(probs.dtype)
+        for i, texts in enumerate(parts):
+            probs = kept[i] if kept else probabilities(q, k, hidden, texts)
+            keep = masks[i].to(probs.dtype)
             own_grad = grad[texts] * ctx.scale  # (n, H, R, D)
             # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T)
             grad_probs = (own_grad @ v[texts].mT).mul_(keep)
@@ -163,7 +171,7 @@ class AttentionByParts(torch.autograd.Function):
             # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
             grad_q[texts] = (grad_scores @ k[texts]).div_(root)
             # (n, H, T, R) @ (n, H, R, D) -> (n, H, T, D), twice
-            grad_v[texts] = probs.mul_(keep).mT @ own_grad
+            grad_v[texts] = (probs * keep).mT @ own_grad
             grad_k[texts] = grad_scores.mT @ (q[texts] / root)
         return grad_q, grad_k, grad_v, None, None
 

@@ -71,4 +71,4 @@ def padded_length(longest: int, limit: int | None, device: torch.device) -> int:
     """How many tokens a batch is padded to whose longest text has so many; see `good_length`."""
     if limit is None or device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return longest
-    return max(longest, min(limit, good_length(longest, torch.get_autocast_dtype("cpu"))))
+    return max(longest, min(limit, good_length(longest)))

@@ -58,7 +58,13 @@ def test_sums_and_gradients_are_those_of_the_formula(
 ) -> None:
     monkeypatch.setattr(attention, "AT_ONCE", texts * H * looking * T)
     given = inputs(dtype, padded, looking)
-    ours, exact = (with_gradients(f, given, rate) for f in (fast_attention, plain))
+
+    def by_parts(*given: Any) -> Tensor:  # the masks are drawn part after part
+        *tensors, rate = given
+        parts = zip(*(B * [None] if x is None else x.split(texts) for x in tensors), strict=False)
+        return torch.cat([plain(*part, rate) for part in parts])
+
+    ours, exact = (with_gradients(f, given, rate) for f in (fast_attention, by_parts))
     for one, other in zip(ours, exact, strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one, other, atol=within, rtol=0)
@@ -118,11 +124,13 @@ def test_all_may_be_dropped() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.0])
-def test_a_byte_for_each_probability_is_all_that_is_kept(
-    monkeypatch: pytest.MonkeyPatch, rate: float
+@pytest.mark.parametrize("short", [T - 1, T])
+def test_a_byte_for_each_probability_is_all_that_is_kept_of_long_texts(
+    monkeypatch: pytest.MonkeyPatch, rate: float, short: int
 ) -> None:
-    """And the sums lie in memory as the heads are joined."""
+    """Of short ones the probabilities, too. And the sums lie in memory as the heads are joined."""
     monkeypatch.setattr(attention, "has_unit", lambda name: False)
+    monkeypatch.setattr(attention, "SHORT", short)
     given = inputs(torch.bfloat16)
     kept: dict[str, int] = {}
     for name, function in (("fast", fast_attention), ("plain", plain)):
@@ -139,9 +147,27 @@ def test_a_byte_for_each_probability_is_all_that_is_kept(
         kept[name] = sum(n for at, n in stores.items() if at not in own)
     n = B * H * T * T
     mask = torch.where(given[3], 0.0, 1.0).bfloat16()  # what hides the padding
-    assert kept["fast"] == (n if rate else 4) + mask.nbytes
+    assert kept["fast"] == (n if rate else 4) + mask.nbytes + (2 * n if short == T else 0)
     assert kept["plain"] > (5 if rate else 2) * n
     assert fast_attention(*given, rate).transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("texts", [2, 100])
+def test_what_is_kept_of_short_texts_changes_no_bit_and_lasts_for_a_second_backward_pass(
+    monkeypatch: pytest.MonkeyPatch, rate: float, texts: int
+) -> None:
+    monkeypatch.setattr(attention, "AT_ONCE", texts * H * T * T)
+    given, found = inputs(torch.float32), []
+    for short in (T, T - 1):
+        monkeypatch.setattr(attention, "SHORT", short)
+        torch.manual_seed(1)
+        sums = fast_attention(*given, rate)
+        total = (sums * torch.randn(sums.shape, generator=torch.Generator().manual_seed(2))).sum()
+        first = torch.autograd.grad(total, given[:3], retain_graph=True)
+        found.append([sums, *first])
+        assert all(map(torch.equal, first, torch.autograd.grad(total, given[:3])))
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize("needed", [True, False])
@@ -160,7 +186,7 @@ def test_nothing_is_held_until_the_end_where_no_gradient_is_wanted(
 
     q, k, v = (x.detach() for x in inputs(torch.bfloat16)[:3])
     attention.AttentionByParts.forward(Context(), q, k, v, None, 0.3)
-    assert len(saved) == 4 + (B if needed else 0)
+    assert len(saved) == 4 + (2 * B if needed else 0)  # masks, and the probabilities of short ones
 
 
 @pytest.mark.parametrize("sharpness", [1, 3])
@@ -256,23 +282,11 @@ def test_it_has_no_second_derivative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "dtype", "has", "length"),
-    [
-        (1, torch.bfloat16, "amx_bf16", 1),  # 16 would be a loss, as is all above an eighth
-        (57, torch.bfloat16, "amx_bf16", 64),
-        (56, torch.bfloat16, "amx_bf16", 56),
-        (160, torch.bfloat16, "amx_bf16", 160),
-        (161, torch.bfloat16, "amx_bf16", 176),
-        (161, torch.bfloat16, "avx512_bf16", 161),
-        (161, torch.float16, "amx_bf16", 161),
-        (161, torch.float32, "amx_bf16", 161),
-    ],
+    ("tokens", "length"),
+    [(1, 1), (57, 64), (56, 56), (160, 160), (161, 176)],  # 16 for 1 is a loss, as above an eighth
 )
-def test_texts_are_padded_to_whole_vectors_for_amx_alone(
-    monkeypatch: pytest.MonkeyPatch, tokens: int, dtype: torch.dtype, has: str, length: int
-) -> None:
-    monkeypatch.setattr(attention, "has_unit", lambda name: name == has)
-    assert attention.good_length(tokens, dtype) == length
+def test_texts_are_padded_to_whole_vectors_where_that_is_little(tokens: int, length: int) -> None:
+    assert attention.good_length(tokens) == length
 
 
 # In the model.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from minibert.config import BertConfig
-from minibert.dropout import LEVELS, Dropout, dropout, random_words
+from minibert.dropout import Dropout, darts, dropout, random_bytes
 from minibert.model import BertModel
 
 N = 1_000_000
@@ -21,31 +21,56 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.1, 25 / 256, 0.5, 0.9, 0.999])
 def test_as_many_are_dropped_as_the_rate_says_and_the_mean_stays(rate: float) -> None:
     out = dropout(torch.ones(N), rate)
-    exact = round(rate * LEVELS) / LEVELS
-    assert abs(exact - rate) <= 0.5 / LEVELS
-    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / (1 - exact)).item()}
-    spread = math.sqrt(exact * (1 - exact) / N)
-    assert abs((out == 0).double().mean().item() - exact) < SIGMAS * spread
-    assert abs(out.double().mean().item() - 1) < SIGMAS * spread / (1 - exact)
+    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / (1 - rate)).item()}
+    spread = math.sqrt(rate * (1 - rate) / N)
+    assert abs((out == 0).double().mean().item() - rate) < SIGMAS * spread
+    assert abs(out.double().mean().item() - 1) < SIGMAS * spread / (1 - rate)
 
 
-@pytest.mark.parametrize("distance", [1, 2, 3, 4, 5, 8, 384, 4096])
+def test_the_number_that_is_dropped_is_spread_as_that_of_independent_ones() -> None:
+    """Over masks: were the number of darts the same each time, or bytes drawn in company, the
+    variance would be another."""
+    rate, n, masks = 0.1, 64, N // 64
+    dropped = (torch.stack([dropout(torch.ones(n), rate) for _ in range(masks)]) == 0).sum(dim=1)
+    variance = rate * (1 - rate) * n
+    assert dropped.double().var().item() == pytest.approx(variance, rel=SIGMAS * (2 / masks) ** 0.5)
+    for k in range(4, 10):
+        expected = math.comb(n, k) * rate**k * (1 - rate) ** (n - k)
+        spread = math.sqrt(expected * (1 - expected) / masks)
+        assert abs((dropped == k).double().mean().item() - expected) < SIGMAS * spread, k
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3, 4, 5, 7, 8, 9, 384, 4096])
 def test_neighbours_are_dropped_independently(distance: int) -> None:
-    """Four elements are cut from one random number; they must not know of each other."""
+    """Eight elements are cut from one random number; they must not know of each other."""
     dropped = (dropout(torch.ones(N), 0.3) == 0).double()
     both = (dropped[distance:] * dropped[:-distance]).mean().item()
     assert abs(both - 0.09) < SIGMAS * math.sqrt(0.09 * 0.91 / N) + 1e-4
 
 
 def test_every_bit_of_the_random_numbers_is_a_fair_coin() -> None:
-    words = random_words(torch.Size([4, N // 4])).to(torch.int32)
-    for bit in range(16):
-        for lane in range(4):
-            ones = ((words.flatten()[lane::4] >> bit) & 1).double().mean().item()
-            assert abs(ones - 0.5) < SIGMAS * 0.5 / math.sqrt(N / 4), (bit, lane)
+    drawn = random_bytes(N).to(torch.int32)
+    for bit in range(8):
+        for lane in range(8):
+            ones = ((drawn[lane::8] >> bit) & 1).double().mean().item()
+            assert abs(ones - 0.5) < SIGMAS * 0.5 / math.sqrt(N / 8), (bit, lane)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.002, 0.3, 0.9])
+def test_darts_hit_each_element_with_one_probability_and_without_regard_to_its_neighbour(
+    rate: float,
+) -> None:
+    hit = torch.zeros(N)
+    hit[darts(N, rate)] = 1
+    spread = math.sqrt(rate * (1 - rate) / N)
+    for part in hit.chunk(8):
+        assert abs(part.double().mean().item() - rate) <= SIGMAS * spread * math.sqrt(8)
+    both = (hit[1:] * hit[:-1]).double().mean().item()
+    assert abs(both - rate**2) <= SIGMAS * math.sqrt(rate**2 * (1 - rate**2) / N) + 1e-4
+    assert darts(0, rate).numel() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
