@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -28,7 +29,7 @@ log = logging.getLogger("minibert")
 
 KEPT = 2
 TENSORS = ("model.safetensors", "optimizer.safetensors", "random.safetensors")
-CHUNK = 1 << 24  # bytes read at a time
+CHUNK = 1 << 20  # bytes read at a time: few enough to stay in the cache until they are summed
 
 
 @dataclass
@@ -81,15 +82,16 @@ def save(
     distributed.in_main(lambda: write(saved, folder, same_as))
 
 
-def take(source: Path, folder: Path) -> bool:
+def take(source: Path, folder: Path) -> dict[str, int] | None:
     """Gives the tensors of a checkpoint to another one, by links where the disk has them; returns
-    whether it could, and they are as they were written."""
+    their checksums, or None where it could not, or they are not as they were written."""
     try:
         promised = files.read_json(source / "checksums.json")
         files.write_whole({folder / name: files.as_link(source / name) for name in TENSORS})
-        return all(crc(folder / name) == promised.get(name) for name in TENSORS)
+        sums = checksums(folder, TENSORS)
     except (OSError, UserError):
-        return False
+        return None
+    return sums if sums.items() <= promised.items() else None
 
 
 def place(epoch: int, batch: int) -> str:
@@ -113,11 +115,14 @@ def write(saved: Saved, folder: Path, same_as: Path | None) -> None:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        if same_as is None or not take(same_as, part):
+        sums = take(same_as, part) if same_as else None
+        if sums is None:
             for name, tensors in zip(TENSORS, saved[1:], strict=True):
                 files.write_tensors(part / name, tensors)
+            sums = checksums(part, TENSORS)
         files.write_json(part / "progress.json", saved.progress)
-        files.write_json(part / "checksums.json", checksums(part))
+        sums |= checksums(part, ["progress.json"])
+        files.write_json(part / "checksums.json", sums)
         discard(folder)  # of the same place, if there is one: saved before a crash, or damaged
         part.rename(folder)
         files.sync_folder(folder.parent)
@@ -161,9 +166,9 @@ def found(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("[0-9]*-[0-9]*") if path.is_dir())
 
 
-def checksums(folder: Path) -> dict[str, int]:
-    """Of a checkpoint's files."""
-    return {name: crc(folder / name) for name in (*TENSORS, "progress.json")}
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Of some of a checkpoint's files."""
+    return {name: crc(folder / name) for name in names}
 
 
 def crc(path: Path) -> int:
@@ -179,7 +184,7 @@ def read(folder: Path) -> Saved:
     """What is in a checkpoint. Raises UserError: a file is missing, or not as it was written."""
     promised = files.read_json(folder / "checksums.json")
     try:
-        there = checksums(folder)
+        there = checksums(folder, [*TENSORS, "progress.json"])
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error}") from None
     damaged = [name for name in there if there[name] != promised.get(name)]

@@ -23,7 +23,7 @@ from minibert.batches import length_grouped_batches
 from minibert.checkpoint import Progress
 from minibert.curves import curves
 from minibert.errors import UserError
-from minibert.optimization import Recipe, learning_rate, make_optimizer
+from minibert.optimization import Recipe, clip_gradients, learning_rate, make_optimizer
 from minibert.processor import has_unit
 from minibert.report import Log
 
@@ -136,7 +136,7 @@ class Training:
             group["lr"] = lr
         totals = self.forward_backward(examples)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        norm = clip_gradients(self.model.parameters(), self.recipe.max_grad_norm)
         if not self.scaler.is_enabled() and not math.isfinite(totals["loss"] + float(norm)):
             checkpoint.restore_random_states(random_before)
             self.save()
