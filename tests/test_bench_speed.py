@@ -20,16 +20,19 @@ import pytest
 import speed
 import torch
 from rows import example, floor, material, running, step, windows
+from rows.products import products
 from rows.row import Check, Row, Side, Work, apart, needs, timed
 from rows.table import best_peer, compare, exponents, lines, short
 from torch.utils.flop_counter import FlopCounterMode
 
+from minibert import attention
 from minibert.config import BertConfig
-from minibert.model import BertForQuestionAnswering
+from minibert.model import BertForQuestionAnswering, BertModel
 from minibert.qa.decoding import decode
 from minibert.qa.reading import read_questions
 from minibert.qa.windows import make_windows
 from minibert.tokenizer import load_tokenizer
+from minibert.train import PRECISIONS, autocast
 
 
 @pytest.fixture
@@ -133,7 +136,7 @@ def test_a_side_that_lacks_something_is_left_out_and_not_the_row(
     for module in ("onnxruntime", "onnxscript"):
         hide(monkeypatch, module)
         assert "onnxruntime" not in row.lacks(work) and "onnxscript" not in row.lacks(work)
-        assert row.sides_for(work).keys() == {"ours", "sdpa", "eager"}
+        assert row.sides_for(work).keys() == {"ours", "sdpa", "eager", "products"}
 
 
 def test_each_row_beside_transformers_says_if_it_is_not_there(
@@ -304,9 +307,10 @@ def test_rows_of_the_quick_form_go_side_by_side_in_folders_of_their_own(
 # floor.py
 
 
-def test_the_floor_is_the_products_of_a_step(work: Work) -> None:
+def test_the_floor_is_the_products_of_a_step(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted by torch in a step of ours. The floor leaves out the head, C -> 2, and attention's
     scores where they are computed again."""
+    monkeypatch.setattr(attention, "SHORT", 39)  # as the shape of the bench, texts are long
     config = replace(BertConfig(), num_hidden_layers=2, hidden_size=96, num_attention_heads=4)
     torch.manual_seed(0)
     config = replace(config, intermediate_size=384, vocab_size=100)
@@ -315,11 +319,29 @@ def test_the_floor_is_the_products_of_a_step(work: Work) -> None:
     model = step.model_of(work.folder / "model", "ours")
     with FlopCounterMode(display=False) as whole:
         step.step(model, *step.batch_of(shape, model), "fp32")
-    with FlopCounterMode(display=False) as products:
+    with FlopCounterMode(display=False) as alone:
         floor.multiply(list(floor.products_of(config, shape, torch.float32)))
     head = 3 * 2 * 3 * 40 * 96 * 2  # forward, and twice backward: B T C -> 2
     again = 2 * 2 * 3 * 40 * 40 * 96  # in each layer, in the backward pass: 2 B T T C
-    assert products.get_total_flops() == whole.get_total_flops() - head - again
+    assert alone.get_total_flops() == whole.get_total_flops() - head - again
+
+
+# products.py
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_products_of_the_encoder_are_those_of_a_forward_pass(precision: str) -> None:
+    """By their shapes; torch counts none of oneDNN's, so the model is not laid out for it."""
+    config = BertConfig(num_hidden_layers=2, hidden_size=96, num_attention_heads=4, vocab_size=100)
+    model = BertModel(replace(config, intermediate_size=384), add_pooler=False).eval()
+    ids = torch.ones(3, 40, dtype=torch.int64)
+    cpu = torch.device("cpu")
+    with FlopCounterMode(display=False) as whole, torch.no_grad(), autocast(cpu, precision):
+        model(ids, output_attentions=True)  # by the formula
+    model.to(PRECISIONS[precision])
+    with FlopCounterMode(display=False) as alone:
+        products(model, precision, (3, 40))()
+    assert alone.get_total_flops() == whole.get_total_flops() > 0
 
 
 # material.py

@@ -20,6 +20,7 @@ from minibert.model import BertModel, BertOutput
 from minibert.products import fix_products
 from minibert.train import PRECISIONS, autocast
 from rows import material
+from rows.products import PRODUCTS, products
 from rows.row import Check, Figures, Row, Side, Work, absent, apart, needs, timed
 
 Encoder: TypeAlias = Callable[[dict[str, Tensor]], Tensor]  # (B, T) each -> (B, T, C)
@@ -39,6 +40,10 @@ class Shape(NamedTuple):
 
 def measure(shape: Shape, work: Work, side: str) -> Figures:
     shape = shape.of(work)
+    if side == "products":
+        model = ours(material.base(work))
+        made_ready(model, shape.precision)
+        return timed(products(model, shape.precision, (shape.batch, shape.length)), shape.counted)
     encode, batch = encoder(shape, work, side), batch_of(shape, work)
     return timed(lambda: encode(batch), shape.counted)
 
@@ -51,7 +56,7 @@ def check(shape: Shape, work: Work) -> list[Check]:
     found = {
         side: encoder(shape, work, side)(batch)[real]  # (B, T, C) -> (real tokens, C)
         for side, facts in {"ours": OURS, **sides_of(shape.precision)}.items()
-        if not facts.compiles and not absent(facts.needs)
+        if not facts.compiles and not absent(facts.needs) and side != "products"
     }
     ours = found.pop("ours")
     return [
@@ -73,9 +78,7 @@ def encoder(shape: Shape, work: Work, side: str) -> Encoder:
     model: nn.Module
     if side == "ours":
         model = ours(checkpoint)
-        # As the commands load a model that is only asked, and keep its memory.
-        keep_freed_memory()
-        fix_products(model, torch.device("cpu"), PRECISIONS[shape.precision])
+        made_ready(model, shape.precision)
     else:
         model = theirs(checkpoint, side)
     if side == "compiled":
@@ -92,6 +95,12 @@ def encoder(shape: Shape, work: Work, side: str) -> Encoder:
 
 def ours(checkpoint: Path) -> BertModel:
     return BertModel.from_pretrained(checkpoint, add_pooler=False)
+
+
+def made_ready(model: BertModel, precision: str) -> None:
+    """As the commands load a model that is only asked, and keep its memory."""
+    keep_freed_memory()
+    fix_products(model, torch.device("cpu"), PRECISIONS[precision])
 
 
 def theirs(checkpoint: Path, side: str) -> nn.Module:
@@ -160,7 +169,7 @@ def sides_of(precision: str) -> dict[str, Side]:
         "eager": Side("transformers, attention eager"),
         "compiled": Side("transformers, sdpa, torch.compile", compiles=True),
     }
-    return peers | ({"onnx": ONNX} if precision == "fp32" else {})
+    return peers | ({"onnx": ONNX} if precision == "fp32" else {}) | {"products": PRODUCTS}
 
 
 def row(batch: int, length: int, precision: str) -> Row:

@@ -96,17 +96,23 @@ def target(
 
 
 def predict(
-    model: Any, tokenizer: Any, found: Columns, batch_size: int, precision: str
+    model: Any,
+    tokenizer: Any,
+    found: Columns,
+    batch_size: int,
+    precision: str,
+    multiple: int | None = None,
 ) -> tuple[Logits, Logits]:
-    """The logits of all features, in our batches (`minibert.inference`), each padded to its
-    longest text: the cache that they are made for helps both sides."""
+    """The logits of all features, in our batches (`minibert.inference`): the cache that they are
+    made for helps both sides. Each is padded to its longest text, or on to a multiple of some
+    tokens."""
     names = ("input_ids", "token_type_ids", "attention_mask")
     lengths = [len(ids) for ids in found["input_ids"]]
     starts: dict[int, NDArray[np.float32]] = {}
     ends: dict[int, NDArray[np.float32]] = {}
     for rows in sequential_batches(lengths, batch_size, CACHED_TOKENS):
         encoded = {name: [found[name][i] for i in rows] for name in names}
-        batch = tokenizer.pad(encoded, return_tensors="pt")
+        batch = tokenizer.pad(encoded, pad_to_multiple_of=multiple, return_tensors="pt")
         with torch.inference_mode(), autocast(torch.device("cpu"), precision):
             out = model(**batch)
         starts |= zip(rows, out.start_logits.float().numpy(), strict=True)
@@ -176,6 +182,7 @@ class Reader:
         max_length: int,
         max_answer_length: int,
         batch_size: int,
+        multiple: int | None,
     ) -> None:
         from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -184,14 +191,16 @@ class Reader:
             checkpoint, attn_implementation=attention
         )
         self.precision, self.max_length = precision, max_length
-        self.max_answer_length, self.batch_size = max_answer_length, batch_size
+        self.max_answer_length = max_answer_length
+        self.batch_size, self.multiple = batch_size, multiple
 
     def features(self, records: Sequence[Mapping[str, Any]]) -> Columns:
         columns = {name: [record[name] for record in records] for name in records[0]}
         return features(columns, self.tokenizer, self.max_length, training=False)
 
     def logits(self, found: Columns) -> tuple[Logits, Logits]:
-        return predict(self.model, self.tokenizer, found, self.batch_size, self.precision)
+        how = self.batch_size, self.precision, self.multiple
+        return predict(self.model, self.tokenizer, found, *how)
 
     def answer(self, records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         found = self.features(records)

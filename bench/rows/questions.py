@@ -11,6 +11,7 @@ import itertools
 import json
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +19,17 @@ from typing import Any, NamedTuple
 import torch
 
 from minibert import cli, files
-from minibert.inference import outputs
+from minibert.batches import sequential_batches
+from minibert.inference import CACHED_TOKENS, outputs, padded_length
 from minibert.memory import keep_freed_memory
 from minibert.metrics import score_all
 from minibert.qa.ask import load_reader
 from minibert.qa.reading import read_questions
 from minibert.qa.task import EVALUATION_BATCH, QATask, without_padding
+from minibert.qa.windows import make_windows
 from minibert.trained import as_scored
 from rows import example, material
+from rows.products import PRODUCTS, products
 from rows.row import Check, Figures, Row, Side, Work, apart, needs, peak_mb, timed
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
@@ -55,6 +59,8 @@ def measure(setting: Setting, work: Work, side: str) -> Figures:
     few, many = setting.data(work, n=1), setting.data(work)
     if side.startswith("pipeline"):
         return by_pipeline(setting.run(work), many, out, work, side)
+    if side == "products":
+        return timed(products_for(setting.run(work), many, work, False), counted=1)
     evaluate = ours if side == "ours" else theirs
     evaluate(setting.run(work), few, out, work, side)
     flat_of(many, setting.run(work), work)  # written before the clock starts
@@ -85,7 +91,9 @@ def theirs(run: Path, data: Path, out: Path, work: Work, side: str) -> None:
 def reader_of(run: Path, work: Work, side: str) -> example.Reader:
     settings = material.qa_settings(work)
     cut = settings.max_length, settings.max_answer_length
-    return example.Reader(run, side, work.precision, *cut, EVALUATION_BATCH)
+    attention, _, padded = side.partition("-")
+    multiple = MULTIPLE if padded else None
+    return example.Reader(run, attention, work.precision, *cut, EVALUATION_BATCH, multiple)
 
 
 def flat_of(data: Path, run: Path, work: Work) -> Path:
@@ -115,6 +123,8 @@ def measure_latency(setting: Setting, work: Work, side: str) -> Figures:
         def once() -> object:
             question = next(asked)
             return loaded.ask(question.context, [question.question])
+    elif side == "products":
+        return timed(products_for(run, data, work, True), counted=ASKED, warm=ASKED)
     else:
         reader = reader_of(run, work, side)
         records = json.loads(flat_of(data, run, work).read_text(encoding="utf-8"))["data"]
@@ -126,14 +136,41 @@ def measure_latency(setting: Setting, work: Work, side: str) -> Figures:
     return timed(once, counted=ASKED, warm=3)
 
 
-def check(setting: Setting, work: Work) -> list[Check]:
+def products_for(run: Path, data: Path, work: Work, is_asked_alone: bool) -> Callable[[], None]:
+    """The products for all windows of a file; or, with each call, for those of another of the
+    questions that `measure_latency` asks."""
+    keep_freed_memory()
+    reader = load_reader(str(run))
+    settings = material.qa_settings(work)
+    cut = settings.max_length, settings.doc_stride
+    questions = read_questions(data).questions
+    groups = [[q] for q in questions[:ASKED]] if is_asked_alone else [questions]
+    calls: list[list[Callable[[], None]]] = []
+    for group in groups:
+        lengths = make_windows(group, reader.tokenizer, *cut, training=False).lengths
+        calls.append([])
+        for places in sequential_batches(lengths, EVALUATION_BATCH, CACHED_TOKENS):
+            with as_scored(reader.model, reader.precision):
+                longest = max(lengths[i] for i in places)
+                T = padded_length(longest, settings.max_length, torch.device("cpu"))
+            calls[-1].append(products(reader.model.bert, reader.precision, (len(places), T)))
+    turns = itertools.cycle(calls)
+
+    def once() -> None:
+        for call in next(turns):
+            call()
+
+    return once
+
+
+def check(setting: Setting, peers: Sequence[str], work: Work) -> list[Check]:
     """The logits of every window. The answers need not be the same: the example looks at the 20
     best starts and ends, ours at all spans, each in the window with most context around it."""
     run, data = setting.run(work), setting.data(work, n=6)
     ours = logits_of_ours(run, data, work)
     records = json.loads(flat_of(data, run, work).read_text(encoding="utf-8"))["data"]
     checks = []
-    for side in PEERS:
+    for side in peers:
         reader = reader_of(run, work, side)
         found = reader.features(records)
         rows = zip(found["input_ids"], *reader.logits(found), strict=True)
@@ -167,6 +204,13 @@ PEERS = {
     "sdpa": Side("the example at its best: sdpa, our batches, no datasets"),
     "eager": Side("the same, attention eager"),
 }
+# Questions asked one by one, padded by the tokenizer's `pad_to_multiple_of`, as ours pads them.
+MULTIPLE = 16
+PADDED = {
+    f"{name}-padded": Side(f"{side.what}; padded to multiples of {MULTIPLE} tokens")
+    for name, side in PEERS.items()
+}
+ALONE = {"products": PRODUCTS}
 PIPELINES = {
     f"pipeline-{n}": Side(f"the pipeline of transformers 4, {n} in a batch", "beside", 2.0)
     for n in (1, 16)
@@ -179,9 +223,9 @@ def rows_for(name: str, model: str, setting: Setting) -> list[Row]:
         Row(
             name=f"evaluate{name}",
             what=f"answers to {setting.questions} questions, {model}: minibert evaluate",
-            sides={"ours": Side("minibert evaluate", "ours"), **PEERS, **PIPELINES},
+            sides={"ours": Side("minibert evaluate", "ours"), **PEERS, **PIPELINES, **ALONE},
             measure=partial(measure, setting),
-            check=partial(check, setting),
+            check=partial(check, setting, list(PEERS)),
             target=2.0,
             turns=3,
             lacks=needs("transformers"),
@@ -191,9 +235,9 @@ def rows_for(name: str, model: str, setting: Setting) -> list[Row]:
         Row(
             name=f"latency{name}",
             what=f"one question about one paragraph, {model}, loaded",
-            sides={"ours": Side("minibert, Reader.ask", "ours"), **PEERS},
+            sides={"ours": Side("minibert, Reader.ask", "ours"), **PEERS, **PADDED, **ALONE},
             measure=partial(measure_latency, setting),
-            check=partial(check, setting),
+            check=partial(check, setting, [*PEERS, *PADDED]),
             target=1.5,
             lacks=needs("transformers"),
             left_out=EACH_LENGTH,
