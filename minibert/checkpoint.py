@@ -117,8 +117,7 @@ def write(saved: Saved, folder: Path, same_as: Path | None) -> None:
     try:
         sums = take(same_as, part) if same_as else None
         if sums is None:
-            for name, tensors in zip(TENSORS, saved[1:], strict=True):
-                files.write_tensors(part / name, tensors)
+            files.write_tensors({part / n: x for n, x in zip(TENSORS, saved[1:], strict=True)})
             sums = checksums(part, TENSORS)
         files.write_json(part / "progress.json", saved.progress)
         sums |= checksums(part, ["progress.json"])

@@ -211,9 +211,9 @@ class Training:
 
     def keep(self, best_results: dict[str, str] | None) -> None:
         """Writes the model as the last one, and as the best one if it has the best results."""
-        self.task.save(self.model, self.run / "last")
+        folders = [self.run / "last"] if best_results is None else [self.run / "last", self.run]
+        files.at_once(lambda folder: self.task.save(self.model, folder), folders)
         if best_results is not None:
-            self.task.save(self.model, self.run)
             files.write_whole({self.run / n: files.as_text(x) for n, x in best_results.items()})
         files.write_whole({self.run / "curves.svg": files.as_text(curves(self.log.path))})
 

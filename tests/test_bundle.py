@@ -87,7 +87,7 @@ def test_a_head_on_other_layers_is_refused(folder: Path) -> None:
     tensors = files.read_tensors(folder / "head")
     name = "bert.encoder.layer.0.output.dense.weight"
     changed = {n: x.clone() for n, x in tensors.items()} | {name: tensors[name] + 1}
-    files.write_tensors(folder / "head" / files.SINGLE, changed)
+    files.write_tensors({folder / "head" / files.SINGLE: changed})
     with pytest.raises(UserError, match=f"{name} is not the same"):
         run(folder)
     assert not (folder / "both").exists()
@@ -96,17 +96,15 @@ def test_a_head_on_other_layers_is_refused(folder: Path) -> None:
 def test_a_head_on_the_same_numbers_in_fp16_is_the_same(folder: Path) -> None:
     for name in ("model", "head"):
         tensors = files.read_tensors(folder / name)
-        files.write_tensors(
-            folder / name / files.SINGLE,
-            {n: x.half() if name == "model" else x.half().float() for n, x in tensors.items()},
-        )
+        halved = {n: x.half() if name == "model" else x.half().float() for n, x in tensors.items()}
+        files.write_tensors({folder / name / files.SINGLE: halved})
     run(folder)
 
 
 def test_a_model_that_lacks_layers_of_the_head_is_refused(folder: Path) -> None:
     tensors = files.read_tensors(folder / "model")
     bare = {name.removeprefix("bert."): x.clone() for name, x in tensors.items()}
-    files.write_tensors(folder / "model" / files.SINGLE, bare)
+    files.write_tensors({folder / "model" / files.SINGLE: bare})
     with pytest.raises(UserError, match="is not the same in"):
         run(folder)
 

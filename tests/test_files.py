@@ -8,6 +8,7 @@ import random
 import shutil
 import struct
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ from minibert.model import BertModel
 SMALL = TINY | {"num_hidden_layers": 1, "vocab_size": 11}
 NAME = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+
+def test_what_is_done_at_once_is_all_done_and_the_first_error_is_the_one_that_is_told() -> None:
+    both, done = threading.Barrier(2), []
+
+    def do(path: Path) -> None:
+        if path.name != "c":
+            both.wait(timeout=60)  # each waits for the other
+        done.append(path.name)
+        if path.name in "bc":
+            raise UserError(f"{path} is wrong")
+
+    with pytest.raises(UserError, match=r"^b is wrong$"):
+        files.at_once(do, [Path(name) for name in "abc"])
+    assert sorted(done) == ["a", "b", "c"]
 
 
 def content(directory: Path) -> dict[str, bytes]:
