@@ -34,8 +34,10 @@ from torch.autograd.function import once_differentiable
 from minibert.dropout import keep_mask
 from minibert.processor import has_unit
 
-AT_ONCE = 1 << 20  # probabilities; more texts than that go on after another, but never half a text
-SHORT = 128  # tokens; such texts' probabilities are a small part of all that a step keeps
+# Probabilities; more texts than that go one after another, but never half a text. Each part draws
+# its own masks, so that with another number a seed has others.
+AT_ONCE = 1 << 20
+SHORT = 64  # tokens; such texts' probabilities are a small part of all that a step keeps
 VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once; of 16 bits twice as many
 
 
@@ -48,8 +50,8 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate
         rate: of dropout on the probabilities, from 0 to 1.
 
     Returns:
-        The weighted sums (B, H, R, D). A CPU's masks come from torch's global generator, as those
-        of `dropout`, for the texts that are computed together at once.
+        The weighted sums (B, H, R, D). A CPU's masks come from torch's global generator, part after
+        part: the same as those of `explicit_attention` where all texts are one part.
     """
     elsewhere = q.device.type != "cpu" or torch.compiler.is_compiling()
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
@@ -77,9 +79,9 @@ def has_amx(dtype: torch.dtype) -> bool:
 def good_length(tokens: int) -> int:
     """To how many tokens a text is padded with gain, in 16 bits on a CPU without gradients.
 
-    oneDNN, which has the products, prepares itself anew for each length that it has not met, and
-    what attention calls takes up to twice as long where a row of scores ends in a part of a vector.
-    So whole vectors are worth an eighth more tokens.
+    oneDNN, which has the products, prepares itself anew for each length that it has not met lately;
+    so there are fewer lengths. And with AMX the kernel that attention calls takes up to twice as
+    long where a row of scores ends in a part of a vector. Both are worth an eighth more tokens.
     """
     whole = rounded_up(tokens, VECTOR)
     return whole if 8 * whole <= 9 * tokens else tokens
@@ -170,8 +172,9 @@ class AttentionByParts(torch.autograd.Function):
             grad_scores = torch.ops.aten._softmax_backward_data(grad_probs, probs, 3, probs.dtype)
             # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
             grad_q[texts] = (grad_scores @ k[texts]).div_(root)
+            probs = probs * keep if kept else probs.mul_(keep)
             # (n, H, T, R) @ (n, H, R, D) -> (n, H, T, D), twice
-            grad_v[texts] = (probs * keep).mT @ own_grad
+            grad_v[texts] = probs.mT @ own_grad
             grad_k[texts] = grad_scores.mT @ (q[texts] / root)
         return grad_q, grad_k, grad_v, None, None
 

@@ -44,6 +44,8 @@ class Dropout(nn.Dropout):
 def keep_mask(shape: torch.Size, rate: float) -> tuple[Tensor, float]:
     """1 for each element that stays, else 0; and what those that stay are to be scaled by.
 
+    rate: from above 0 to 1.
+
     A random byte drops its element if it is one of 25 of the 256, for a rate of 0.1, and darts hit
     the few that lack. A byte each is kept, too: int8, since a product with bools takes twice as
     long.
@@ -69,7 +71,9 @@ def darts(n: int, rate: float) -> Tensor:
     be named twice.
 
     Where the number of darts is of a Poisson distribution, so are the numbers of those that hit
-    each element, and they are independent: of a mean m, none hits it with probability exp(-m).
+    each element, and they are independent (the colouring theorem of Poisson processes): of a mean
+    m, none hits it with probability exp(-m). torch draws a place as 32 bits modulo n, so the rate
+    is right to n / 2^32 of itself.
     """
     mean = -n * math.log1p(-rate)
     thrown = int(torch.poisson(torch.tensor(mean, dtype=torch.float64)))

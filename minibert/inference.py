@@ -17,7 +17,7 @@ from minibert.batches import Row, pad, sequential_batches
 
 Floats: TypeAlias = NDArray[np.float32]  # what is kept of a model's outputs
 
-# Tokens of a batch on a CPU, at most, before they are filled up to whole vectors. What a layer
+# Tokens of a batch on a CPU, at most, before they are padded to a good length. What a layer
 # makes of many more does not stay in the cache until the next one reads it: on an AMD EPYC with
 # 32 MB of L3 bert-base took 1.7 times as long for 32 windows at a time (bf16; bench/README.md).
 CACHED_TOKENS = 2048

@@ -1,4 +1,5 @@
-"""How far the weights move at each step: AdamW, and a learning rate that rises and then falls.
+"""How far the weights move at each step: AdamW, a learning rate that rises and then falls, and
+gradients that are clipped.
 
 As in the paper, appendix A.2, and google-research/bert, optimization.py. `train.py`, the next
 room, has the loop.
@@ -61,8 +62,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scales all gradients down together where their norm is above max_norm; returns the norm.
 
-    torch's `clip_grad_norm_` multiplies them by 1 where it is not. On a CPU to read and to write
-    all of them once more takes a fortieth of a step of a small model.
+    As torch's `clip_grad_norm_`, which multiplies them by 1 where it is not: on a CPU, to read and
+    to write all of them once more is a fiftieth of a step of a small model.
     """
     parameters = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -46,7 +46,7 @@ def watched(model: nn.Module, shapes: list[tuple[int, ...]]) -> Iterator[None]:
         ("fp32", 45, [43, 30, 5]),
     ],
 )
-def test_long_texts_are_padded_to_whole_vectors_in_16_bits(
+def test_long_texts_are_padded_to_multiples_of_16_in_16_bits(
     precision: str, limit: int | None, seen: list[int]
 ) -> None:
     model = small_model(positions=45)
