@@ -34,8 +34,8 @@ from torch.autograd.function import once_differentiable
 from minibert.dropout import keep_mask
 from minibert.processor import has_unit
 
-# Probabilities; more texts than that go one after another, but never half a text. Each part draws
-# its own masks, so that with another number a seed has others.
+# So many probabilities are computed at a time, but never half a text. Each part draws its own
+# masks, so with another number a seed has others.
 AT_ONCE = 1 << 20
 SHORT = 64  # tokens; such texts' probabilities are a small part of all that a step keeps
 VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once; of 16 bits twice as many

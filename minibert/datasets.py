@@ -106,7 +106,8 @@ class Archive:
         if lacking:
             with zipfile.ZipFile(fetch(self, folder / Path(self.path).name, wait=wait)) as archive:
                 names = {path: self.members[part][0] for part, path in lacking.items()}
-                write_whole({path: copy_of(archive, name) for path, name in names.items()})
+                for path, name in names.items():  # one by one: they share the archive
+                    write_whole({path: copy_of(archive, name)})
         return found
 
 

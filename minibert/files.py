@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -168,7 +168,8 @@ def _why_no_tensors(directory: Path) -> str:
     )
 
 
-Write = Callable[[Path], Any]  # writes one file, at the path that it is given
+Write = Callable[[Path], Any]  # writes one file, at the path that it is given, in its own thread
+UNTOUCHED = "what was there is kept"
 
 
 def as_tensors(tensors: Mapping[str, Tensor]) -> Write:
@@ -178,6 +179,10 @@ def as_tensors(tensors: Mapping[str, Tensor]) -> Write:
 
 def as_text(text: str) -> Write:
     return lambda path: path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def as_copy(source: Path) -> Write:
+    return lambda path: shutil.copyfile(source, path)
 
 
 def as_link(source: Path) -> Write:
@@ -211,8 +216,9 @@ def write_json(path: Path, value: Any) -> None:
 def write_whole(writes: Mapping[Path, Write]) -> None:
     """Writes files that belong together, each of them whole.
 
-    All are written into folders of their own and synced to the disk before the first is renamed,
-    so a full disk changes nothing. A reader sees every file either as it was or as it will be. A
+    All are written at once, each by a thread, into folders of their own, and synced to the disk
+    before the first is renamed, so a full disk changes nothing. A reader sees every file either as
+    it was or as it will be. An interrupt waits for the threads, and then nothing is renamed. A
     process that is killed leaves such a folder, `.NAME.PID.part`, with all that safetensors has
     in it: it writes under a temporary name, too.
 
@@ -223,14 +229,18 @@ def write_whole(writes: Mapping[Path, Write]) -> None:
         path: path.with_name(f".{path.name}.{os.getpid()}.part") / path.name for path in writes
     }
     try:
-        at_once(lambda path: _write_part(path, parts[path], writes[path]), writes)
-        kept = "what was there is kept"
+        # Most of the time is the system's, not the disk's: two threads take two thirds of it.
+        with ThreadPoolExecutor(max(1, len(writes))) as pool:
+            written = [pool.submit(_write_part, p, parts[p], write) for p, write in writes.items()]
+            for one in written:
+                one.result()
+        rest = UNTOUCHED
         for path, part in parts.items():
             try:
                 part.replace(path)
             except OSError as error:
-                raise UserError(f"{path} could not be written: {error}; {kept}") from None
-            kept = "the files before it are the new ones already"
+                raise _unwritten(path, error, rest) from None
+            rest = "the files before it are the new ones already"
     finally:
         for part in parts.values():
             shutil.rmtree(part.parent, ignore_errors=True)
@@ -249,17 +259,11 @@ def _write_part(path: Path, part: Path, write: Write) -> None:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        why = f"{path} could not be written: {error}; what was there is kept"
-        raise UserError(why) from None
+        raise _unwritten(path, error, UNTOUCHED) from None
 
 
-def at_once(do: Callable[[Path], None], paths: Iterable[Path]) -> None:
-    """Does something for each path, all of them at once: two large files are written in half the
-    time, of which most is the system's, not the disk's. Raises what the first raises, in the end.
-    """
-    with ThreadPoolExecutor() as pool:
-        for done in [pool.submit(do, path) for path in paths]:
-            done.result()
+def _unwritten(path: Path, error: Exception, rest: str) -> UserError:
+    return UserError(f"{path} could not be written: {error}; {rest}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_is_kept_of_short_texts_changes_no_bit_and_lasts_for_a_second_backw
 ) -> None:
     monkeypatch.setattr(attention, "AT_ONCE", texts * H * T * T)
     monkeypatch.setattr(attention, "has_unit", lambda name: False)
-    given, found = inputs(torch.bfloat16), []  # without dropout it takes 32 bits to the kernel
+    given, found = inputs(torch.bfloat16), []  # 32 bits without dropout would go to torch's kernel
     for short in (T, T - 1):
         monkeypatch.setattr(attention, "SHORT", short)
         torch.manual_seed(1)

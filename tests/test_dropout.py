@@ -34,13 +34,15 @@ def test_as_many_are_dropped_as_the_rate_says_and_the_mean_stays(rate: float) ->
 def test_the_number_that_is_dropped_is_spread_as_that_of_independent_ones(rate: float) -> None:
     """Over masks: were the number of darts the same each time, or bytes drawn in company, the
     variance would be another."""
-    n, masks = 64, N // 64
+    n, masks = 64, 4000
     dropped = (torch.stack([dropout(torch.ones(n), rate) for _ in range(masks)]) == 0).sum(dim=1)
     variance = rate * (1 - rate) * n
-    spread = math.sqrt((2 + 1 / variance) / masks)  # of the variance found; the 1 for its skew
+    spread = math.sqrt((2 + 1 / variance) / masks)  # of the variance found; the 1 for its tails
     assert dropped.double().var().item() == pytest.approx(variance, rel=SIGMAS * spread)
     for k in range(10):
         expected = math.comb(n, k) * rate**k * (1 - rate) ** (n - k)
+        if expected * masks < 20:  # too few for a normal distribution
+            continue
         spread = math.sqrt(expected * (1 - expected) / masks)
         assert abs((dropped == k).double().mean().item() - expected) < SIGMAS * spread, k
 

@@ -6,9 +6,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import safetensors.torch
 import torch
 from numpy_checkpoint import TINY, write_checkpoint
 
-from minibert import files, weights
+from minibert import files
 from minibert.config import BertConfig
 from minibert.errors import UserError
 from minibert.model import BertModel
@@ -26,21 +28,6 @@ from minibert.model import BertModel
 SMALL = TINY | {"num_hidden_layers": 1, "vocab_size": 11}
 NAME = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-
-
-def test_what_is_done_at_once_is_all_done_and_the_first_error_is_the_one_that_is_told() -> None:
-    both, done = threading.Barrier(2), []
-
-    def do(path: Path) -> None:
-        if path.name != "c":
-            both.wait(timeout=60)  # each waits for the other
-        done.append(path.name)
-        if path.name in "bc":
-            raise UserError(f"{path} is wrong")
-
-    with pytest.raises(UserError, match=r"^b is wrong$"):
-        files.at_once(do, [Path(name) for name in "abc"])
-    assert sorted(done) == ["a", "b", "c"]
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -251,7 +238,7 @@ def half_written(_: Any, path: Path, **__: Any) -> None:
     ("owner", "name", "failure"),
     [
         (files, "save_file", half_written),  # the weights
-        (Path, "write_text", no_space),  # config.json, when the weights are already written
+        (Path, "write_text", no_space),  # config.json
         (os, "fsync", no_space),
         (Path, "mkdir", no_space),
     ],
@@ -269,16 +256,17 @@ def test_a_save_that_fails_keeps_the_old_files_and_leaves_no_others(
     assert BertModel.from_pretrained(saved).config.num_hidden_layers == 1
 
 
-def test_a_save_that_is_interrupted_keeps_the_old_files(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+def test_a_save_that_is_interrupted_keeps_the_old_files(saved: Path) -> None:
+    """A signal arrives in the main thread, which waits for those that write."""
+
+    def interrupted(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        path.write_text("new")
 
     before = content(saved)
-    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        model(layers=2).save_pretrained(saved)
+        files.write_whole({saved / NAME: interrupted, saved / "more": files.as_text("more")})
     assert content(saved) == before
 
 
@@ -354,21 +342,36 @@ def test_a_full_disk_keeps_the_old_files_and_leaves_no_others(
     assert set(left) == {"config.json", NAME}
 
 
-def test_weights_and_config_are_renamed_together(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_that_belong_together_are_written_at_once_and_none_is_renamed_before_all_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At no time does a reader find the new weights beside a config that is not yet written."""
-    states = []
-    write = files.as_json
+    both, events = threading.Barrier(2), []
+    sync, rename = os.fsync, Path.replace
 
-    def watched(value: Any) -> files.Write:
-        def run(path: Path) -> None:
-            states.append((saved / NAME).read_bytes())
-            write(value)(path)
+    def write(path: Path) -> None:
+        both.wait(timeout=60)  # each waits for the other
+        path.write_text("new")
 
-        return run
+    monkeypatch.setattr(os, "fsync", lambda number: (events.append("sync"), sync(number)))
+    monkeypatch.setattr(
+        Path, "replace", lambda path, to: (events.append("rename"), rename(path, to))
+    )
+    files.write_whole({tmp_path / "a": write, tmp_path / "b": write})
+    assert events == ["sync", "sync", "rename", "rename", "sync"]  # the last is of their folder
 
-    before = content(saved)[NAME]
-    monkeypatch.setattr(weights.files, "as_json", watched)
-    model(layers=2).save_pretrained(saved)
-    assert states == [before] and content(saved)[NAME] != before
+
+def test_of_two_errors_that_of_the_first_file_is_told_and_nothing_is_renamed(
+    tmp_path: Path,
+) -> None:
+    second = threading.Event()
+
+    def fails(path: Path) -> None:
+        if path.name == "a":
+            second.wait(timeout=60)
+        second.set()
+        raise OSError(f"of {path.name}")
+
+    written = {tmp_path / "a": fails, tmp_path / "b": fails, tmp_path / "c": files.as_text("c")}
+    with pytest.raises(UserError, match=r"a could not be written: of a; what was there is kept$"):
+        files.write_whole(written)
+    assert not list(tmp_path.iterdir())
