@@ -211,12 +211,11 @@ class Training:
 
     def keep(self, best_results: dict[str, str] | None) -> None:
         """Writes the model as the last one, and as the best one if it has the best results."""
-        last = self.run / "last"
-        self.task.save(self.model, last)
-        if best_results is not None:  # a copy of each file, which is less work than to make it
-            model = {self.run / x.name: files.as_copy(x) for x in last.iterdir() if x.is_file()}
-            results = {self.run / name: files.as_text(x) for name, x in best_results.items()}
-            files.write_whole(model | results)
+        self.task.save(self.model, last := self.run / "last")
+        if best_results is not None:  # to copy files is less work than to make them
+            model = {x.name: files.as_copy(x) for x in last.iterdir() if x.is_file()}
+            best = model | {name: files.as_text(x) for name, x in best_results.items()}
+            files.write_whole({self.run / name: write for name, write in best.items()})
         files.write_whole({self.run / "curves.svg": files.as_text(curves(self.log.path))})
 
     def save(self, same_as: Path | None = None) -> None:
