@@ -265,8 +265,11 @@ def test_a_save_that_is_interrupted_keeps_the_old_files(saved: Path) -> None:
         path.write_text("new")
 
     before = content(saved)
+    # A process that a shell starts in the background ignores it.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         files.write_whole({saved / NAME: interrupted, saved / "more": files.as_text("more")})
+    signal.signal(signal.SIGINT, handler)
     assert content(saved) == before
 
 
