@@ -114,10 +114,11 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {name: found for name in VERSIONS if (found := installed(name))},
+        # Without where things lie on this machine, which measures nothing.
         "settings": {
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(args).items()
-            if name != "list"
+            if name not in ("list", "out", "pipeline")
         },
     }
 

@@ -24,6 +24,8 @@ from minibert.errors import UserError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# What a task saves a model as.
+MODEL = (SINGLE, "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def read_text(path: Path) -> tuple[str, str]:

@@ -213,7 +213,7 @@ class Training:
         """Writes the model as the last one, and as the best one if it has the best results."""
         self.task.save(self.model, last := self.run / "last")
         if best_results is not None:  # to copy files is less work than to make them
-            model = {x.name: files.as_copy(x) for x in last.iterdir() if x.is_file()}
+            model = {name: files.as_copy(last / name) for name in files.MODEL}
             best = model | {name: files.as_text(x) for name, x in best_results.items()}
             files.write_whole({self.run / name: write for name, write in best.items()})
         files.write_whole({self.run / "curves.svg": files.as_text(curves(self.log.path))})

@@ -20,10 +20,11 @@ import safetensors.torch
 import torch
 from numpy_checkpoint import TINY, write_checkpoint
 
-from minibert import files
+from minibert import files, weights
 from minibert.config import BertConfig
 from minibert.errors import UserError
 from minibert.model import BertModel
+from minibert.train import on_signals
 
 SMALL = TINY | {"num_hidden_layers": 1, "vocab_size": 11}
 NAME = "model.safetensors"
@@ -256,20 +257,25 @@ def test_a_save_that_fails_keeps_the_old_files_and_leaves_no_others(
     assert BertModel.from_pretrained(saved).config.num_hidden_layers == 1
 
 
-def test_a_save_that_is_interrupted_keeps_the_old_files(saved: Path) -> None:
+def test_a_save_that_is_interrupted_keeps_the_old_files(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A signal arrives in the main thread, which waits for those that write."""
+    write = files.as_json
 
-    def interrupted(path: Path) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.2)
-        path.write_text("new")
+    def interrupted(value: Any) -> files.Write:
+        def run(path: Path) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            write(value)(path)
+
+        return run
 
     before = content(saved)
-    # A process that a shell starts in the background ignores it.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt):
-        files.write_whole({saved / NAME: interrupted, saved / "more": files.as_text("more")})
-    signal.signal(signal.SIGINT, handler)
+    monkeypatch.setattr(weights.files, "as_json", interrupted)
+    # A process that a shell starts in the background ignores SIGINT.
+    with on_signals(signal.default_int_handler), pytest.raises(KeyboardInterrupt):
+        model(layers=2).save_pretrained(saved)
     assert content(saved) == before
 
 
@@ -343,6 +349,31 @@ def test_a_full_disk_keeps_the_old_files_and_leaves_no_others(
     assert content(small_disk / "m") == before
     left = [path.name for path in small_disk.rglob("*") if path.is_file()]
     assert set(left) == {"config.json", NAME}
+
+
+def test_weights_and_config_are_renamed_together(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no time does a reader find the new weights beside a config that is not yet written."""
+    states, written = [], threading.Event()
+    write, save = files.as_json, files.save_file
+
+    def watched(value: Any) -> files.Write:
+        def run(path: Path) -> None:
+            assert written.wait(timeout=60)
+            time.sleep(0.2)  # time enough for the weights to be synced, and wrongly renamed
+            states.append((saved / NAME).read_bytes())
+            write(value)(path)
+
+        return run
+
+    before = content(saved)[NAME]
+    monkeypatch.setattr(weights.files, "as_json", watched)
+    monkeypatch.setattr(
+        files, "save_file", lambda *given, **named: (save(*given, **named), written.set())
+    )
+    model(layers=2).save_pretrained(saved)
+    assert states == [before] and content(saved)[NAME] != before
 
 
 def test_files_that_belong_together_are_written_at_once_and_none_is_renamed_before_all_are_there(

@@ -28,7 +28,7 @@ from tiny import has_gradient, records
 from tiny_qa import Tiny, results
 from torch import Tensor, nn
 
-from minibert import checkpoint, distributed, runs
+from minibert import checkpoint, distributed, files, runs
 from minibert.errors import UserError
 from minibert.model import BertForQuestionAnswering
 from minibert.optimization import Recipe, learning_rate, make_optimizer
@@ -680,6 +680,7 @@ def test_the_best_epoch_is_kept_and_the_last(tiny: Tiny) -> None:
     training.task.evaluate = evaluate  # type: ignore[method-assign]
     training.go()
     run = tiny.folder / "run"
+    assert {path.name for path in (run / "last").iterdir()} == set(files.MODEL)
     for folder, state in ((run, states[1]), (run / "last", states[3])):  # of equals the earlier
         assert equal(dict(BertForQuestionAnswering.from_pretrained(folder).state_dict()), state)
     assert (run / "predictions.json").read_text() == "2"

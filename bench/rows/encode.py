@@ -20,7 +20,7 @@ from minibert.model import BertModel, BertOutput
 from minibert.products import fix_products
 from minibert.train import PRECISIONS, autocast
 from rows import material
-from rows.products import PRODUCTS, products
+from rows.products import ALONE, products
 from rows.row import Check, Figures, Row, Side, Work, absent, apart, needs, timed
 
 Encoder: TypeAlias = Callable[[dict[str, Tensor]], Tensor]  # (B, T) each -> (B, T, C)
@@ -56,7 +56,7 @@ def check(shape: Shape, work: Work) -> list[Check]:
     found = {
         side: encoder(shape, work, side)(batch)[real]  # (B, T, C) -> (real tokens, C)
         for side, facts in {"ours": OURS, **sides_of(shape.precision)}.items()
-        if not facts.compiles and not absent(facts.needs) and side != "products"
+        if not facts.compiles and not absent(facts.needs)
     }
     ours = found.pop("ours")
     return [
@@ -169,7 +169,7 @@ def sides_of(precision: str) -> dict[str, Side]:
         "eager": Side("transformers, attention eager"),
         "compiled": Side("transformers, sdpa, torch.compile", compiles=True),
     }
-    return peers | ({"onnx": ONNX} if precision == "fp32" else {}) | {"products": PRODUCTS}
+    return peers | ({"onnx": ONNX} if precision == "fp32" else {})
 
 
 def row(batch: int, length: int, precision: str) -> Row:
@@ -177,7 +177,7 @@ def row(batch: int, length: int, precision: str) -> Row:
     return Row(
         name=f"encode-{batch}x{length}-{precision}",
         what=f"encoding a batch, bert-base shape, {batch} x {length}, {precision}",
-        sides={"ours": OURS, **sides_of(precision)},
+        sides={"ours": OURS, **sides_of(precision), **ALONE},
         measure=partial(measure, shape),
         check=partial(check, shape),
         target=1.15,

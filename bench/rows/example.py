@@ -101,7 +101,7 @@ def predict(
     found: Columns,
     batch_size: int,
     precision: str,
-    multiple: int | None = None,
+    multiple: int | None,
 ) -> tuple[Logits, Logits]:
     """The logits of all features, in our batches (`minibert.inference`): the cache that they are
     made for helps both sides. Each is padded to its longest text, or on to a multiple of some

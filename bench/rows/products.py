@@ -16,7 +16,7 @@ from minibert.model import BertModel
 from minibert.train import PRECISIONS
 from rows.row import Side
 
-PRODUCTS = Side("its matrix products alone, as ours has them", "beside")
+ALONE = {"products": Side("its matrix products alone, as ours has them", "beside")}
 
 
 def products(model: BertModel, precision: str, shape: tuple[int, int]) -> Callable[[], None]:

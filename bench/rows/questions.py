@@ -30,7 +30,7 @@ from minibert.qa.task import EVALUATION_BATCH, QATask, without_padding
 from minibert.qa.windows import make_windows
 from minibert.trained import as_scored
 from rows import example, material
-from rows.products import PRODUCTS, products
+from rows.products import ALONE, products
 from rows.row import Check, Figures, Row, Side, Work, apart, needs, peak_mb, timed
 
 PIPELINE = Path(__file__).with_name("pipeline.py")
@@ -211,7 +211,6 @@ PADDED = {
     f"{name}-padded": Side(f"{side.what}; padded to multiples of {VECTOR} tokens")
     for name, side in PEERS.items()
 }
-ALONE = {"products": PRODUCTS}
 PIPELINES = {
     f"pipeline-{n}": Side(f"the pipeline of transformers 4, {n} in a batch", "beside", 2.0)
     for n in (1, 16)
