@@ -38,7 +38,10 @@ from minibert.processor import has_unit
 # masks, so with another number a seed has others.
 AT_ONCE = 1 << 20
 SHORT = 64  # tokens; such texts' probabilities are a small part of all that a step keeps
-VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once; of 16 bits twice as many
+VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once
+# Sums of powers of two that bf16 can say with all their digits, which it has from 2^-126 to 2^128:
+# above, with no small ones missing; below, still when they are multiplied by values up to 2^15.
+LEAST, MOST = 2.0**-100, 2.0**112
 
 
 def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate: float) -> Tensor:
@@ -76,57 +79,57 @@ def has_amx(dtype: torch.dtype) -> bool:
     return dtype is torch.bfloat16 and has_unit("amx_bf16")
 
 
-def good_length(tokens: int) -> int:
-    """To how many tokens a text is padded with gain, in 16 bits on a CPU without gradients.
+def good_length(tokens: int, texts: int) -> int:
+    """To how many tokens texts are padded with gain, in 16 bits on a CPU without gradients.
 
-    oneDNN, which has the products, prepares itself anew for each length that it has not met lately;
-    so there are fewer lengths. And with AMX the kernel that attention calls takes up to twice as
-    long where a row of scores ends in a part of a vector. Both are worth an eighth more tokens.
+    oneDNN, which has the products, prepares itself anew for each shape that it has not met lately,
+    which takes some 2 ms. So there should be few lengths: multiples of 16 for a text by itself,
+    which takes 8 to 40 ms, and of 8 for several, of which each token more costs as much as theirs.
+    And with AMX the kernel that attention calls takes up to twice as long where a row of scores
+    ends in a part of a vector. An eighth more tokens is the most that this is worth.
     """
-    whole = rounded_up(tokens, VECTOR)
+    step = VECTOR if texts == 1 or has_amx(torch.bfloat16) else VECTOR // 2
+    whole = -(-tokens // step) * step
     return whole if 8 * whole <= 9 * tokens else tokens
 
 
 def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
     """`AttentionByParts` in 16 bits without dropout and where no backward pass comes: the first
-    product also scales the scores and adds `hidden`, and keys that nobody sees fill up their rows.
-    """
+    product also scales the scores and adds `hidden`, and the sums are divided instead of each
+    probability: softmax(S) V = (2^S' V) / (sum of 2^S'), where S' is S / ln 2."""
     B, H, T, D = k.shape
-    S = filled_row(T)
-    beta = 0 if hidden is None and S == T else 1  # 0: nothing is hidden, so nothing is added
+    beta = 0 if hidden is None else 1  # 0: nothing is hidden, so nothing is added
     if hidden is None:
         hidden = q.new_zeros(B, 1, 1, T)
-    hidden = F.pad(hidden, (0, S - T), value=-math.inf)  # (B, 1, 1, T) -> (B, 1, 1, S)
-    hidden = hidden[:, 0].expand(B, H, S)  # (B, 1, 1, S) -> (B, 1, S) -> (B, H, S)
+    hidden = hidden[:, 0].expand(B, H, T)  # (B, 1, 1, T) -> (B, 1, T) -> (B, H, T)
+    alpha = math.log2(math.e) / math.sqrt(D)
     sums = torch.empty_like(q)  # in memory as q is, so that heads join uncopied
-    for texts in parts_of(q, S):
+    for texts in parts_of(q, T):
         # (n, H, R, D) -> (n H, R, D); (n, H, T, D) -> (n H, T, D), twice
-        query, key, value = (x[texts].flatten(0, 1) for x in (q, k, v))
-        if S > T:
-            key, value = (F.pad(x, (0, 0, 0, S - T)) for x in (key, value))  # -> (n H, S, D)
-        added = hidden[texts].reshape(-1, 1, S)  # (n, H, S) -> (n H, 1, S)
-        # (n H, 1, S) + (n H, R, D) @ (n H, D, S) -> (n H, R, S)
-        scores = torch.baddbmm(added, query, key.mT, beta=beta, alpha=1 / math.sqrt(D))
-        weighted = scores.softmax(dim=2) @ value  # (n H, R, S) @ (n H, S, D) -> (n H, R, D)
+        query, key, value = (x.flatten(0, 1) for x in own_memory(texts, q, k, v))
+        added = hidden[texts].reshape(-1, 1, T)  # (n, H, T) -> (n H, 1, T)
+        # (n H, 1, T) + (n H, R, D) @ (n H, D, T) -> (n H, R, T)
+        scores = torch.baddbmm(added, query, key.mT, beta=beta, alpha=alpha)
+        powers, totals = powers_of_two(scores)  # (n H, R, T), (n H, R, 1)
+        weighted = (powers @ value).div_(totals)  # (n H, R, T) @ (n H, T, D) -> (n H, R, D)
         sums[texts] = weighted.view(-1, H, q.size(2), D)  # (n H, R, D) -> (n, H, R, D)
     return sums
 
 
-def filled_row(tokens: int) -> int:
-    """With how many keys a row of scores is computed that has so many tokens.
+def powers_of_two(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """2^scores (n H, R, T), and the sum of each row (n H, R, 1), with which softmax divides.
 
-    torch's softmax of 16 bits takes the numbers after the last whole vector of a row one by one:
-    with AVX-512 a number of a row of 150 costs 0.70 ns in the mean, of 160 0.42, which pays for the
-    ten more. With 17 numbers left over it is a gain in short rows and none in long ones.
+    Each row's largest score is taken off first only where the powers come near the ends of what
+    16 bits can say: to look for it takes torch longer than all the rest. (In its softmax the
+    numbers are widened, and those after a row's last whole vector are taken one by one.)
     """
-    whole = rounded_up(tokens, 2 * VECTOR)
-    gains = torch.backends.cpu.get_cpu_capability() == "AVX512" and whole - tokens < VECTOR
-    return whole if gains else tokens
-
-
-def rounded_up(n: int, step: int) -> int:
-    """The next multiple of step that is no less than n."""
-    return -(-n // step) * step
+    powers = scores.exp2()
+    totals = powers.sum(dim=2, keepdim=True)  # (n H, R, T) -> (n H, R, 1)
+    least, most = (total.item() for total in totals.aminmax())
+    if scores.dtype is torch.float16 or not (least > LEAST and most < MOST):
+        powers = (scores - scores.amax(dim=2, keepdim=True)).exp2_()
+        totals = powers.sum(dim=2, keepdim=True)
+    return powers, totals
 
 
 class AttentionByParts(torch.autograd.Function):
@@ -143,7 +146,8 @@ class AttentionByParts(torch.autograd.Function):
         masks: list[Tensor] = []
         kept: list[Tensor] = []  # of short texts, their probabilities
         for texts in parts_of(q, k.size(2)):
-            probs = probabilities(q, k, hidden, texts)
+            query, key, value = own_memory(texts, q, k, v)
+            probs = probabilities(query, key, hidden, texts)
             keep, ctx.scale = keep_mask(probs.shape, rate) if rate else (torch.ones(()), 1.0)
             if any(ctx.needs_input_grad):
                 masks.append(keep)
@@ -151,7 +155,7 @@ class AttentionByParts(torch.autograd.Function):
             if rate:
                 probs = probs * keep if kept else probs.mul_(keep)
             # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
-            sums[texts] = probs @ (v[texts] * ctx.scale)
+            sums[texts] = probs @ (value * ctx.scale)
         ctx.save_for_backward(q, k, v, hidden, *masks, *kept)
         return sums
 
@@ -164,28 +168,35 @@ class AttentionByParts(torch.autograd.Function):
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         root = math.sqrt(q.size(3))
         for i, texts in enumerate(parts):
-            probs = kept[i] if kept else probabilities(q, k, hidden, texts)
+            query, key, value, own_grad = own_memory(texts, q, k, v, grad)
+            probs = kept[i] if kept else probabilities(query, key, hidden, texts)
             keep = masks[i].to(probs.dtype)
-            own_grad = grad[texts] * ctx.scale  # (n, H, R, D)
+            own_grad = own_grad * ctx.scale  # (n, H, R, D)
             # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T)
-            grad_probs = (own_grad @ v[texts].mT).mul_(keep)
+            grad_probs = (own_grad @ value.mT).mul_(keep)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_probs, probs, 3, probs.dtype)
             # (n, H, R, T) @ (n, H, T, D) -> (n, H, R, D)
-            grad_q[texts] = (grad_scores @ k[texts]).div_(root)
+            grad_q[texts] = (grad_scores @ key).div_(root)
             probs = probs * keep if kept else probs.mul_(keep)
             # (n, H, T, R) @ (n, H, R, D) -> (n, H, T, D), twice
             grad_v[texts] = probs.mT @ own_grad
-            grad_k[texts] = grad_scores.mT @ (q[texts] / root)
+            grad_k[texts] = grad_scores.mT @ (query / root)
         return grad_q, grad_k, grad_v, None, None
 
 
-def probabilities(q: Tensor, k: Tensor, hidden: Tensor | None, texts: slice) -> Tensor:
+def probabilities(query: Tensor, key: Tensor, hidden: Tensor | None, texts: slice) -> Tensor:
     """softmax(QK^T / sqrt(D)) of some texts, line by line as in `explicit_attention`."""
     # (n, H, R, D) @ (n, H, D, T) -> (n, H, R, T)
-    scores = (q[texts] / math.sqrt(q.size(3))) @ k[texts].mT
+    scores = (query / math.sqrt(query.size(3))) @ key.mT
     if hidden is not None and hidden[texts].any():  # in a padded batch the longest hide nothing
         scores.add_(hidden[texts])
     return scores.softmax(dim=3)
+
+
+def own_memory(texts: slice, *tensors: Tensor) -> list[Tensor]:
+    """Some texts of each, (n, H, T, D), head after head: a third of a product's time is saved, if
+    it does not have to pick its numbers from between those of other heads."""
+    return [x[texts].contiguous() for x in tensors]
 
 
 def parts_of(q: Tensor, S: int) -> Iterator[slice]:

@@ -56,7 +56,8 @@ def outputs(
     # A few texts need no bar; None: none where there is no terminal, either.
     quiet = None if distributed.is_main() and len(rows) > batch_size else True
     for places in tqdm(batches, desc=doing, unit="batch", disable=quiet):
-        length = padded_length(max(lengths[i] for i in places), limit, device)
+        longest = max(lengths[i] for i in places)
+        length = padded_length(longest, len(places), limit, device)
         batch = pad([rows[i] for i in places], pad_id, length)
         output = model(**{name: x.to(device) for name, x in batch.items()})
         kept = keep(output, [lengths[i] for i in places])
@@ -67,8 +68,8 @@ def outputs(
     return [found[str(i)].numpy() for i in range(len(rows))]
 
 
-def padded_length(longest: int, limit: int | None, device: torch.device) -> int:
-    """How many tokens a batch is padded to whose longest text has so many; see `good_length`."""
+def padded_length(longest: int, texts: int, limit: int | None, device: torch.device) -> int:
+    """To how many tokens a batch of so many texts is padded; see `good_length`."""
     if limit is None or device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return longest
-    return max(longest, min(limit, good_length(longest)))
+    return max(longest, min(limit, good_length(longest, texts)))

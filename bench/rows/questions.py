@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import torch
 
 from minibert import cli, files
-from minibert.attention import VECTOR
 from minibert.batches import sequential_batches
 from minibert.inference import CACHED_TOKENS, outputs, padded_length
 from minibert.memory import keep_freed_memory
@@ -93,8 +92,7 @@ def reader_of(run: Path, work: Work, side: str) -> example.Reader:
     settings = material.qa_settings(work)
     cut = settings.max_length, settings.max_answer_length
     attention, _, padded = side.partition("-")
-    multiple = VECTOR if padded else None
-    return example.Reader(run, attention, work.precision, *cut, EVALUATION_BATCH, multiple)
+    return example.Reader(run, attention, work.precision, *cut, EVALUATION_BATCH, bool(padded))
 
 
 def flat_of(data: Path, run: Path, work: Work) -> Path:
@@ -153,7 +151,7 @@ def products_for(run: Path, data: Path, work: Work, is_asked_alone: bool) -> Cal
         for places in sequential_batches(lengths, EVALUATION_BATCH, CACHED_TOKENS):
             with as_scored(reader.model, reader.precision):
                 longest = max(lengths[i] for i in places)
-                T = padded_length(longest, settings.max_length, torch.device("cpu"))
+                T = padded_length(longest, len(places), settings.max_length, torch.device("cpu"))
             calls[-1].append(products(reader.model.bert, reader.precision, (len(places), T)))
     turns = itertools.cycle(calls)
 
@@ -206,10 +204,8 @@ PEERS = {
     "sdpa": Side("the example at its best: sdpa, our batches, no datasets"),
     "eager": Side("the same, attention eager"),
 }
-# By the tokenizer's `pad_to_multiple_of`. Ours pads where that adds an eighth at most.
 PADDED = {
-    f"{name}-padded": Side(f"{side.what}; padded to multiples of {VECTOR} tokens")
-    for name, side in PEERS.items()
+    f"{name}-padded": Side(f"{side.what}; padded as ours are") for name, side in PEERS.items()
 }
 PIPELINES = {
     f"pipeline-{n}": Side(f"the pipeline of transformers 4, {n} in a batch", "beside", 2.0)
