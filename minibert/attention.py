@@ -6,18 +6,18 @@ the formula out) and in 16 bits (half as fast as the products by themselves on a
 Intel Xeon with AMX twice as fast, but its gradient is not). So there a few texts are computed at a
 time, whose scores stay in the processor's cache, and for the backward pass of long texts no more
 is kept than a byte for each probability that says whether dropout spared it. The probabilities are
-computed again: 3 to 5% of a training step for a quarter of its memory (`bench/README.md`). In 16
-bits, where there is neither dropout nor a backward pass, the first product also scales and masks
+computed again: 3 to 5% of a training step for a quarter of its memory (`bench/README.md`). In bf16,
+where there is neither dropout nor a backward pass, there is a shorter way to the same sums
 (`attention_without_gradient`).
 
-In 16 bits scores and probabilities are rounded as the formula rounds them (without a backward pass
-but for q / sqrt(D), which is not rounded by itself), where the kernel computes them in 32: the sums
-are two to eight times as far from the exact ones, still within what the products' inputs have lost
-already.
+In 16 bits scores and probabilities are rounded as the formula rounds them, where the kernel
+computes them in 32: the sums are two to eight times as far from the exact ones, still within what
+the products' inputs have lost already. Without a backward pass it is exponentials, their sums and
+their products that are rounded, and not q / sqrt(D): 0.8 to 1.7 times as far as the formula.
 
 Shapes:  B  texts   T  tokens of each   H  attention heads   D  size of a head
          R  tokens that look: T, or 1 where only [CLS] is read
-         n  texts that are computed together   S  keys in a row of scores, filled up or not
+         n  texts that are computed together
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from minibert.processor import has_unit
 AT_ONCE = 1 << 20
 SHORT = 64  # tokens; such texts' probabilities are a small part of all that a step keeps
 VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once
-# Sums of powers of two that bf16 can say with all their digits, which it has from 2^-126 to 2^128:
-# above, with no small ones missing; below, still when they are multiplied by values up to 2^15.
+# Between these the sum of a row's exponentials has to lie. bf16 has all its digits from 2^-126 to
+# 2^128, so there is room to multiply them by values from 2^-18 to 2^15.
 LEAST, MOST = 2.0**-100, 2.0**112
 
 
@@ -61,7 +61,7 @@ def fast_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, rate
     if elsewhere or not (rate or is_kernel_slow(q.dtype, trains)):
         return F.scaled_dot_product_attention(q, k, v, visible, rate)
     hidden = None if visible is None else torch.where(visible, 0.0, -math.inf).to(q.dtype)
-    if not (rate or trains):
+    if q.dtype is torch.bfloat16 and not (rate or trains):
         return attention_without_gradient(q, k, v, hidden)
     sums: Tensor = AttentionByParts.apply(q, k, v, hidden, rate)  # type: ignore[no-untyped-call]
     return sums
@@ -80,13 +80,13 @@ def has_amx(dtype: torch.dtype) -> bool:
 
 
 def good_length(tokens: int, texts: int) -> int:
-    """To how many tokens texts are padded with gain, in 16 bits on a CPU without gradients.
+    """To how many tokens texts are padded with gain, in bf16 on a CPU without gradients.
 
     oneDNN, which has the products, prepares itself anew for each shape that it has not met lately,
-    which takes some 2 ms. So there should be few lengths: multiples of 16 for a text by itself,
-    which takes 8 to 40 ms, and of 8 for several, of which each token more costs as much as theirs.
-    And with AMX the kernel that attention calls takes up to twice as long where a row of scores
-    ends in a part of a vector. An eighth more tokens is the most that this is worth.
+    which takes some 2 ms. So lengths are made few: multiples of 16 for a text by itself; of 8 for
+    several, where a token more is computed once for each text. With AMX it is 16 there, too, since
+    the kernel that attention calls takes up to twice as long where a row of scores ends in a part
+    of a vector. An eighth more tokens is the most that this is worth.
     """
     step = VECTOR if texts == 1 or has_amx(torch.bfloat16) else VECTOR // 2
     whole = -(-tokens // step) * step
@@ -94,42 +94,43 @@ def good_length(tokens: int, texts: int) -> int:
 
 
 def attention_without_gradient(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
-    """`AttentionByParts` in 16 bits without dropout and where no backward pass comes: the first
-    product also scales the scores and adds `hidden`, and the sums are divided instead of each
-    probability: softmax(S) V = (2^S' V) / (sum of 2^S'), where S' is S / ln 2."""
+    """`AttentionByParts` in bf16 without dropout and where no backward pass comes.
+
+    The first product also scales the scores and adds `hidden`. And not the T probabilities of a
+    row are divided by their sum, but the D numbers that are made of them:
+    softmax(S) V = (exp(S) V) / (the sums of exp(S)'s rows).
+    """
     B, H, T, D = k.shape
     beta = 0 if hidden is None else 1  # 0: nothing is hidden, so nothing is added
     if hidden is None:
         hidden = q.new_zeros(B, 1, 1, T)
     hidden = hidden[:, 0].expand(B, H, T)  # (B, 1, 1, T) -> (B, 1, T) -> (B, H, T)
-    alpha = math.log2(math.e) / math.sqrt(D)
     sums = torch.empty_like(q)  # in memory as q is, so that heads join uncopied
     for texts in parts_of(q, T):
         # (n, H, R, D) -> (n H, R, D); (n, H, T, D) -> (n H, T, D), twice
         query, key, value = (x.flatten(0, 1) for x in own_memory(texts, q, k, v))
         added = hidden[texts].reshape(-1, 1, T)  # (n, H, T) -> (n H, 1, T)
         # (n H, 1, T) + (n H, R, D) @ (n H, D, T) -> (n H, R, T)
-        scores = torch.baddbmm(added, query, key.mT, beta=beta, alpha=alpha)
-        powers, totals = powers_of_two(scores)  # (n H, R, T), (n H, R, 1)
-        weighted = (powers @ value).div_(totals)  # (n H, R, T) @ (n H, T, D) -> (n H, R, D)
+        scores = torch.baddbmm(added, query, key.mT, beta=beta, alpha=1 / math.sqrt(D))
+        exps, totals = exponentials(scores)  # (n H, R, T), (n H, R, 1)
+        weighted = (exps @ value).div_(totals)  # (n H, R, T) @ (n H, T, D) -> (n H, R, D)
         sums[texts] = weighted.view(-1, H, q.size(2), D)  # (n H, R, D) -> (n, H, R, D)
     return sums
 
 
-def powers_of_two(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """2^scores (n H, R, T), and the sum of each row (n H, R, 1), with which softmax divides.
+def exponentials(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(scores), (n H, R, T), and the sum of each row, (n H, R, 1), by which softmax divides.
 
-    Each row's largest score is taken off first only where the powers come near the ends of what
-    16 bits can say: to look for it takes torch longer than all the rest. (In its softmax the
-    numbers are widened, and those after a row's last whole vector are taken one by one.)
+    torch's softmax takes each row's largest score away first and needs two to three times as long.
+    That has to be done only where scores are so far from 0 (beyond some 70) that bf16 cannot say
+    their exponentials, which does happen in real models: there, its probabilities and ones.
     """
-    powers = scores.exp2()
-    totals = powers.sum(dim=2, keepdim=True)  # (n H, R, T) -> (n H, R, 1)
+    exps = scores.exp()
+    totals = exps.sum(dim=2, keepdim=True)  # (n H, R, T) -> (n H, R, 1)
     least, most = (total.item() for total in totals.aminmax())
-    if scores.dtype is torch.float16 or not (least > LEAST and most < MOST):
-        powers = (scores - scores.amax(dim=2, keepdim=True)).exp2_()
-        totals = powers.sum(dim=2, keepdim=True)
-    return powers, totals
+    if least > LEAST and most < MOST:  # False for NaN, too
+        return exps, totals
+    return scores.softmax(dim=2), torch.ones_like(totals)
 
 
 class AttentionByParts(torch.autograd.Function):
@@ -194,13 +195,14 @@ def probabilities(query: Tensor, key: Tensor, hidden: Tensor | None, texts: slic
 
 
 def own_memory(texts: slice, *tensors: Tensor) -> list[Tensor]:
-    """Some texts of each, (n, H, T, D), head after head: a third of a product's time is saved, if
-    it does not have to pick its numbers from between those of other heads."""
+    """Some texts of each, (n, H, R or T, D), one head after the other. In a model's memory the
+    heads of a token lie side by side; a product has to pick its numbers from there, which takes
+    longer than copying them once."""
     return [x[texts].contiguous() for x in tensors]
 
 
-def parts_of(q: Tensor, S: int) -> Iterator[slice]:
+def parts_of(q: Tensor, T: int) -> Iterator[slice]:
     """The texts that are computed together, so few that what is computed stays in the cache."""
     B, H, R, _ = q.shape
-    n = max(1, AT_ONCE // (H * R * S))
+    n = max(1, AT_ONCE // (H * R * T))
     return (slice(i, i + n) for i in range(0, B, n))

@@ -169,7 +169,7 @@ class Processes:
         self.checks = list(checks)
 
     def __call__(self, row: Row, parts: Sequence[str], work: Work, do: running.Do) -> Any:
-        seconds = {"ours": 1.0, "slow": 3.0, "fast": 2.0, "defaults": 9.0}
+        seconds = {"ours": 1.0, "slow": 3.0, "fast": 2.0, "defaults": 9.0, "stated": 0.5}
         self.asked += [(part, work.trial) for part in parts]
         return self.checks, turn(**{p: seconds[p] for p in parts if p != running.CHECK})
 
@@ -179,16 +179,18 @@ def test_after_the_trial_ours_and_the_best_peer_take_turns(
 ) -> None:
     processes = Processes([Check("logits", 0.0, 1.0)])
     monkeypatch.setattr(running, "in_a_process", processes)
-    facts = running.facts_of(ROW, work._replace(quick=False), speed.do)
+    row = replace(ROW, sides=SIDES | {"stated": Side("ours without a part", "beside")})
+    facts = running.facts_of(row, work._replace(quick=False), speed.do)
     assert processes.asked == [
         (running.CHECK, False),
         *((side, True) for side in ("slow", "fast")),
-        *(("ours", False), ("fast", False), ("defaults", False)),
-        *(("ours", False), ("fast", False)) * 2,
+        *(("ours", False), ("fast", False), ("defaults", False), ("stated", False)),
+        *(("ours", False), ("fast", False), ("defaults", False)) * 2,
     ]
-    assert not facts["failed"] and facts["sides"].keys() == {"ours", "fast", "defaults"}
+    assert not facts["failed"] and facts["sides"].keys() == {"ours", "fast", "defaults", "stated"}
     assert 0 < facts["minutes"] < 1
-    assert (facts["sides"]["fast"]["turns"], facts["sides"]["defaults"]["turns"]) == (3, 1)
+    turns = {name: side["turns"] for name, side in facts["sides"].items()}
+    assert turns == {"ours": 3, "fast": 3, "defaults": 3, "stated": 1}
     assert facts["sides"]["defaults"]["target"] == 3.0
     json.dumps(facts)
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from minibert.batches import sequential_batches
-from minibert.inference import CACHED_TOKENS, padded_length
+from minibert.inference import CACHED_TOKENS
 from minibert.train import autocast
 
 Columns: TypeAlias = dict[str, list[Any]]  # of a batch of records or of features
@@ -101,22 +101,20 @@ def predict(
     found: Columns,
     batch_size: int,
     precision: str,
-    limit: int | None,
+    multiple: int,
 ) -> tuple[Logits, Logits]:
     """The logits of all features, in our batches (`minibert.inference`): the cache that they are
-    made for helps both sides. Each is padded to its longest text, or on as ours are, up to a limit
-    of tokens."""
-    cpu = torch.device("cpu")
+    made for helps both sides. Each is padded to its longest text, or on to a multiple of some
+    tokens."""
     names = ("input_ids", "token_type_ids", "attention_mask")
     lengths = [len(ids) for ids in found["input_ids"]]
     starts: dict[int, NDArray[np.float32]] = {}
     ends: dict[int, NDArray[np.float32]] = {}
     for rows in sequential_batches(lengths, batch_size, CACHED_TOKENS):
         encoded = {name: [found[name][i] for i in rows] for name in names}
-        with torch.inference_mode(), autocast(cpu, precision):
-            length = padded_length(max(lengths[i] for i in rows), len(rows), limit, cpu)
-            how = {"padding": "max_length", "max_length": length, "return_tensors": "pt"}
-            out = model(**tokenizer.pad(encoded, **how))
+        batch = tokenizer.pad(encoded, pad_to_multiple_of=multiple, return_tensors="pt")
+        with torch.inference_mode(), autocast(torch.device("cpu"), precision):
+            out = model(**batch)
         starts |= zip(rows, out.start_logits.float().numpy(), strict=True)
         ends |= zip(rows, out.end_logits.float().numpy(), strict=True)
     return [starts[i] for i in range(len(lengths))], [ends[i] for i in range(len(lengths))]
@@ -184,7 +182,7 @@ class Reader:
         max_length: int,
         max_answer_length: int,
         batch_size: int,
-        is_padded_as_ours: bool,
+        multiple: int,
     ) -> None:
         from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -194,14 +192,14 @@ class Reader:
         )
         self.precision, self.max_length = precision, max_length
         self.max_answer_length = max_answer_length
-        self.batch_size, self.limit = batch_size, max_length if is_padded_as_ours else None
+        self.batch_size, self.multiple = batch_size, multiple
 
     def features(self, records: Sequence[Mapping[str, Any]]) -> Columns:
         columns = {name: [record[name] for record in records] for name in records[0]}
         return features(columns, self.tokenizer, self.max_length, training=False)
 
     def logits(self, found: Columns) -> tuple[Logits, Logits]:
-        how = self.batch_size, self.precision, self.limit
+        how = self.batch_size, self.precision, self.multiple
         return predict(self.model, self.tokenizer, found, *how)
 
     def answer(self, records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -91,8 +91,10 @@ def theirs(run: Path, data: Path, out: Path, work: Work, side: str) -> None:
 def reader_of(run: Path, work: Work, side: str) -> example.Reader:
     settings = material.qa_settings(work)
     cut = settings.max_length, settings.max_answer_length
-    attention, _, padded = side.partition("-")
-    return example.Reader(run, attention, work.precision, *cut, EVALUATION_BATCH, bool(padded))
+    attention, _, multiple = side.partition("-")
+    return example.Reader(
+        run, attention, work.precision, *cut, EVALUATION_BATCH, int(multiple or 1)
+    )
 
 
 def flat_of(data: Path, run: Path, work: Work) -> Path:
@@ -204,8 +206,11 @@ PEERS = {
     "sdpa": Side("the example at its best: sdpa, our batches, no datasets"),
     "eager": Side("the same, attention eager"),
 }
+# By the tokenizer's `pad_to_multiple_of`: as ours pads several texts, and one by itself.
 PADDED = {
-    f"{name}-padded": Side(f"{side.what}; padded as ours are") for name, side in PEERS.items()
+    f"{name}-{n}": Side(f"{side.what}; padded to multiples of {n} tokens")
+    for name, side in PEERS.items()
+    for n in (8, 16)
 }
 PIPELINES = {
     f"pipeline-{n}": Side(f"the pipeline of transformers 4, {n} in a batch", "beside", 2.0)

@@ -45,8 +45,9 @@ class Side(NamedTuple):
     size: float | None = None  # where sides differ in size alone: what the exponent is fitted to
 
     def turns_of(self, row_turns: int) -> int:
-        """What is only stated beside the peers takes one turn, so that the table ends."""
-        return 1 if self.kind == "beside" and self.size is None else row_turns
+        """What is only stated, without a target, takes one turn, so that the table ends."""
+        is_only_stated = self.kind == "beside" and self.target is None and self.size is None
+        return 1 if is_only_stated else row_turns
 
 
 class Check(NamedTuple):
