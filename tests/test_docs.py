@@ -176,7 +176,7 @@ MEASURED = {  # page: where its measured tables begin and end, and the files of 
                 for seed in range(3)
             ),
             *("sst2-0", "sst2-1"),
-            *("sst2-mean-0-1", "sst2-mean-2-3", "sst2-mean-4-5"),
+            *(f"sst2-mean-{pair}-masks" for pair in ("0-1", "2-3", "4-5")),
         ],
     ),
     "why-the-course-notebook-failed": (
