@@ -11,9 +11,10 @@ where there is neither dropout nor a backward pass, there is a shorter way to th
 (`attention_without_gradient`).
 
 In 16 bits scores and probabilities are rounded as the formula rounds them, where the kernel
-computes them in 32: the sums are two to eight times as far from the exact ones, still within what
-the products' inputs have lost already. Without a backward pass it is exponentials, their sums and
-their products that are rounded, and not q / sqrt(D): 0.8 to 1.7 times as far as the formula.
+computes them in 32: the sums are up to some twenty times as far from the exact ones, the more the
+larger scores are, still within what the products' inputs have lost already. In bf16 without dropout
+and backward pass it is exponentials, their sums and their products that are rounded, and not
+q / sqrt(D): 0.8 to 1.7 times as far as the formula.
 
 Shapes:  B  texts   T  tokens of each   H  attention heads   D  size of a head
          R  tokens that look: T, or 1 where only [CLS] is read
@@ -38,7 +39,6 @@ from minibert.processor import has_unit
 # masks, so with another number a seed has others.
 AT_ONCE = 1 << 20
 SHORT = 64  # tokens; such texts' probabilities are a small part of all that a step keeps
-VECTOR = 16  # numbers of 32 bits that AVX-512 computes at once
 # Between these the sum of a row's exponentials has to lie. bf16 has all its digits from 2^-126 to
 # 2^128, so there is room to multiply them by values from 2^-18 to 2^15.
 LEAST, MOST = 2.0**-100, 2.0**112
@@ -80,15 +80,15 @@ def has_amx(dtype: torch.dtype) -> bool:
 
 
 def good_length(tokens: int, texts: int) -> int:
-    """To how many tokens texts are padded with gain, in bf16 on a CPU without gradients.
+    """To how many tokens texts are padded with gain, in 16 bits on a CPU without gradients.
 
     oneDNN, which has the products, prepares itself anew for each shape that it has not met lately,
     which takes some 2 ms. So lengths are made few: multiples of 16 for a text by itself; of 8 for
-    several, where a token more is computed once for each text. With AMX it is 16 there, too, since
-    the kernel that attention calls takes up to twice as long where a row of scores ends in a part
-    of a vector. An eighth more tokens is the most that this is worth.
+    several, since there a longer batch is so many tokens more as it has texts. With AMX it is 16
+    there, too: the kernel that attention calls takes up to twice as long where a row of scores ends
+    in a part of a vector. An eighth more tokens is the most that this is worth.
     """
-    step = VECTOR if texts == 1 or has_amx(torch.bfloat16) else VECTOR // 2
+    step = 16 if texts == 1 or has_amx(torch.bfloat16) else 8
     whole = -(-tokens // step) * step
     return whole if 8 * whole <= 9 * tokens else tokens
 

@@ -69,7 +69,7 @@ def outputs(
 
 
 def padded_length(longest: int, texts: int, limit: int | None, device: torch.device) -> int:
-    """To how many tokens a batch of so many texts is padded; see `good_length`."""
+    """To how many tokens so many texts are padded, the longest of them given; see `good_length`."""
     if limit is None or device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return longest
     return max(longest, min(limit, good_length(longest, texts)))

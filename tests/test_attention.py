@@ -222,9 +222,7 @@ def test_in_16_bits_it_is_nearly_as_exact_as_the_formula_there(
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("tokens", [1, 15, 17, 31, 32, 33, 64])
 @pytest.mark.parametrize("first_alone", [False, True])
-@pytest.mark.parametrize(
-    ("dtype", "within"), [(torch.float64, 1e-13), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)]
-)
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-13), (torch.bfloat16, 1e-2)])
 def test_without_gradient_it_is_the_formula(
     monkeypatch: pytest.MonkeyPatch,
     tokens: int,
@@ -270,7 +268,7 @@ def test_softmax_is_called_where_exponentials_leave_what_bf16_can_say(
 
 
 @pytest.mark.parametrize("size", [2.0**15 - 2**7, 2.0**-18])
-@pytest.mark.parametrize("exponent", [111, -99, 300, -300])
+@pytest.mark.parametrize("exponent", [111, 114, 125, -99, -115, -122, 300, -300])
 def test_whole_sums_are_right_at_the_ends_of_what_bf16_can_say(size: float, exponent: int) -> None:
     """One row of extreme scores among usual ones, and values as large or small as they may be."""
     torch.manual_seed(0)
@@ -297,6 +295,7 @@ def test_products_are_given_texts_whose_heads_have_memory_of_their_own(
     """The sums are the same bits as where all lies so from the start."""
     monkeypatch.setattr(attention, "has_unit", lambda name: False)
     given = [x.detach() for x in inputs(torch.bfloat16)[:3]]
+    monkeypatch.setattr(attention, "AT_ONCE", 1)  # each text by itself
     own: list[Tensor] = []
     own_memory = attention.own_memory
 
@@ -316,7 +315,8 @@ def test_products_are_given_texts_whose_heads_have_memory_of_their_own(
         if trains:
             sums.sum().backward()
         found.append([sums] + [x.grad for x in laid if trains])
-    assert own and all(x.is_contiguous() for x in own)
+    copied = 3 + 4 * trains  # q, k, v; and in the backward pass the gradient, too
+    assert len(own) == 2 * B * copied and all(x.is_contiguous() for x in own)
     assert all(map(torch.equal, *found))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import speed
 import torch
-from rows import example, floor, material, running, step, windows
+from rows import example, floor, material, questions, running, step, windows
 from rows.products import products
 from rows.row import Check, Row, Side, Work, apart, needs, timed
 from rows.table import best_peer, compare, exponents, lines, short
@@ -429,3 +429,14 @@ def test_a_step_that_differs_is_found(work: Work, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(step, "span_loss", twice_for_ours)
     assert not any(check.holds for check in step.check(shape, work))
+
+
+def test_the_peers_forms_are_padded_as_their_names_say(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(example, "Reader", lambda *words: given.append(words))
+    for side in {**questions.PEERS, **questions.PADDED}:
+        questions.reader_of(work.folder, work, side)
+    forms = {(attention, multiple) for _, attention, *_, multiple in given}
+    assert forms == {(name, n) for name in ("sdpa", "eager") for n in (1, 8, 16)}

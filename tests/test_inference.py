@@ -12,7 +12,7 @@ import torch
 from test_batches import small_model, text
 from torch import nn
 
-from minibert import inference
+from minibert import attention, inference
 from minibert.inference import Floats, outputs
 from minibert.model import SpanLogits
 from minibert.train import autocast
@@ -49,8 +49,13 @@ def watched(model: nn.Module, shapes: list[tuple[int, ...]]) -> Iterator[None]:
     ],
 )
 def test_long_texts_are_padded_to_multiples_of_16_or_8_in_16_bits(
-    precision: str, limit: int | None, batch_size: int, seen: list[tuple[int, int]]
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    limit: int | None,
+    batch_size: int,
+    seen: list[tuple[int, int]],
 ) -> None:
+    monkeypatch.setattr(attention, "has_unit", lambda name: False)
     model = small_model(positions=45)
     drawn = np.random.default_rng(0)
     rows = [text(*drawn.integers(5, 50, n).tolist()) for n in (30, 43, 38, 37)]
