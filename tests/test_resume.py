@@ -78,12 +78,14 @@ def assert_whole(tiny: Tiny, run: Path) -> None:
 # Killed.
 
 
-def die(module: str, name: str, number: int = 1) -> tuple[str, ...]:
+def die(
+    module: str, name: str, number: int = 1, by: signal.Signals = signal.SIGKILL
+) -> tuple[str, ...]:
     """A patch: the process kills itself where this function would be called for the nth time."""
-    return ("test_resume", "kill_at", module, name, str(number))
+    return ("test_resume", "kill_at", module, name, str(number), by.name)
 
 
-def kill_at(module: str, name: str, number: str) -> None:
+def kill_at(module: str, name: str, number: str, by: str) -> None:
     owner = import_module(module)
     *path, function = name.split(".")
     for part in path:
@@ -92,7 +94,7 @@ def kill_at(module: str, name: str, number: str) -> None:
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[by])
         return original(*args, **kwargs)
 
     setattr(owner, function, counting)
@@ -231,7 +233,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
 ) -> None:
     run = tiny.folder / f"a run stopped by {number.name}"  # a name that a shell must be told of
     arguments = tiny.arguments(run, save_every=1000)
-    ended = server.run(arguments, send=number, after=0.15 * whole.seconds)
+    ended = server.run(arguments, patches=[die("minibert.train", "Training.step", 4, number)])
     assert ended.code == 130, ended.err
     assert "Traceback" not in ended.err[0]
     (command,) = re.findall(r"stopped and saved; go on with: (.*)", ended.err[0])
