@@ -245,8 +245,7 @@ def find(
     near = difflib.get_close_matches(name_or_path.lower(), kind.names, n=1)
     raise UserError(
         f"no data set, file or directory is called {name_or_path!r}; "
-        + (f"did you mean {near[0]}? " if near else "")
-        + f"Known data sets: {', '.join(kind.names)}"
+        f"known data sets: {', '.join(kind.names)}" + (f"; did you mean {near[0]}?" if near else "")
     )
 
 

@@ -187,7 +187,7 @@ def test_a_data_set_of_another_kind_is_refused_before_it_is_fetched(
         read_sets({"data": "squad"})
     with pytest.raises(UserError, match=says):
         read_dev("squad", Wanted(), {})
-    with pytest.raises(UserError, match=r"Known data sets: sample, sst2$"):
+    with pytest.raises(UserError, match=r"known data sets: sample, sst2$"):
         read_sets({"data": "nowhere.tsv"})
 
 

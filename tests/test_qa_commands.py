@@ -108,7 +108,7 @@ def test_evaluate_asks_the_weights_what_a_checkpoint_is_for_where_its_config_nam
     tmp_path: Path, capsys: Capture, heads: list[str] | None
 ) -> None:
     words = ("--model", finder(tmp_path / "w", architectures=heads), "--data", tmp_path / "absent")
-    assert "absent'; Known data sets" in fails(capsys, "evaluate", *words)
+    assert "absent'; known data sets" in fails(capsys, "evaluate", *words)
     stored = load_file(tmp_path / "w/model.safetensors")
     stored = {
         name: x for name, x in stored.items() if not name.startswith(("qa_outputs", "classifier"))
