@@ -378,7 +378,7 @@ def layer() -> SelfAttention:
         (torch.bfloat16, 0.0, "amx_bf16", True, True),
         (torch.bfloat16, 0.0, "amx_bf16", False, False),
         (torch.bfloat16, 0.0, "avx512_bf16", False, True),
-        (torch.float16, 0.0, "avx512_bf16", False, True),
+        (torch.float16, 0.0, "amx_bf16", False, True),
     ],
 )
 def test_texts_go_by_parts_where_the_kernel_is_slow_and_nothing_is_kept_without_a_gradient(
